@@ -1,0 +1,20 @@
+# Flags of everything under csrc/ (never of the code that Cython generates).
+
+add_library(fastrnn_flags INTERFACE)
+target_compile_options(
+  fastrnn_flags
+  INTERFACE
+    $<$<NOT:$<CONFIG:Debug>>:-O3>
+    -ffp-contract=off # fused multiply-add only where vec.hpp writes one: the same bits on every compiler
+    -fno-math-errno
+    -fno-trapping-math # but never -ffast-math: NaN and infinity must come through
+    -fno-exceptions
+    -fno-rtti
+    -fvisibility=hidden
+    -fvisibility-inlines-hidden
+    -Wall
+    -Wextra
+    -Wconversion
+    -Wshadow
+    -Wno-psabi # wide vectors are passed between inlined functions only, so their calling convention is moot
+    $<$<BOOL:${FASTRNN_WERROR}>:-Werror>)

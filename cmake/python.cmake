@@ -1,0 +1,41 @@
+# The extension module fastrnn.backends._core: src/fastrnn/backends/_core.pyx over the objects of csrc/.
+
+# A virtual environment that is active wins over any other Python on the machine.
+set(Python_FIND_VIRTUALENV FIRST)
+find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module NumPy)
+
+set(pyx "${PROJECT_SOURCE_DIR}/src/fastrnn/backends/_core.pyx")
+set(generated "${CMAKE_CURRENT_BINARY_DIR}/_core.cpp")
+add_custom_command(
+  OUTPUT "${generated}"
+  COMMAND "${Python_EXECUTABLE}" -m cython -3 --cplus --depfile --module-name fastrnn.backends._core
+          "${pyx}" -o "${generated}"
+  DEPENDS "${pyx}"
+  DEPFILE "${generated}.dep"
+  COMMENT "Cython: _core.pyx"
+  VERBATIM)
+
+python_add_library(_core MODULE WITH_SOABI "${generated}" ${FASTRNN_OBJECTS})
+target_include_directories(_core PRIVATE csrc/include)
+target_link_libraries(_core PRIVATE Python::NumPy Threads::Threads)
+# The C API of NumPy 1.24, the oldest we allow: the module loads on every later one.
+target_compile_definitions(_core PRIVATE NPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION
+                                         NPY_TARGET_VERSION=NPY_1_23_API_VERSION)
+set_target_properties(_core PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+
+# Only PyInit__core is visible: a second copy of anything inside (libstdc++ templates included) stays private.
+if(APPLE)
+  target_link_options(_core PRIVATE -Wl,-exported_symbol,_PyInit__core)
+else()
+  set(exports "${PROJECT_SOURCE_DIR}/cmake/exports.map")
+  target_link_options(_core PRIVATE "-Wl,--version-script=${exports}" -Wl,--gc-sections)
+  set_target_properties(_core PROPERTIES LINK_DEPENDS "${exports}")
+endif()
+
+if(FASTRNN_DEV_INPLACE)
+  set_target_properties(_core PROPERTIES LIBRARY_OUTPUT_DIRECTORY "${PROJECT_SOURCE_DIR}/src/fastrnn/backends")
+endif()
+
+# Paths are relative to the root of the wheel.
+install(TARGETS _core LIBRARY DESTINATION fastrnn/backends COMPONENT python)
+install(DIRECTORY csrc/include/ DESTINATION fastrnn/include COMPONENT python)

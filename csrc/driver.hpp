@@ -1,0 +1,13 @@
+// Layers x directions x batch slices: calls the kernel table, knows no instruction set and no gate.
+#pragma once
+
+#include "fastrnn/fastrnn.h"
+#include "plan.hpp"
+
+namespace fastrnn {
+
+void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_backward) noexcept;
+void run_forward(const Plan& plan, const fastrnn_forward_args& args) noexcept;
+void run_backward(const Plan& plan, const fastrnn_backward_args& args) noexcept;
+
+}  // namespace fastrnn

@@ -1,0 +1,150 @@
+/* fastrnn: recurrent layers on a CPU. The C interface of the core, C99 and C++.
+ *
+ * One problem describes a stack of layers. The caller asks for sizes, owns all memory, packs weights once, then runs.
+ * Nothing here allocates, prints, throws or aborts; every call may be made from several threads at once on distinct buffers.
+ *
+ * Letters: T steps, N batch, I input, H hidden, G gates (1 RNN, 4 LSTM i f g o, 3 GRU r z n), D directions, L layers.
+ * Strides are in elements. ABI version 0: structs may still change; each begins with its own size for later.
+ */
+#ifndef FASTRNN_H
+#define FASTRNN_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define FASTRNN_ABI_VERSION 0
+
+typedef enum fastrnn_status {
+  FASTRNN_OK = 0,
+  FASTRNN_NULL_POINTER,    /* a pointer that must be given is null */
+  FASTRNN_BAD_STRUCT_SIZE, /* struct_size is not that of this version */
+  FASTRNN_BAD_PROBLEM,     /* a field of the problem is out of its range */
+  FASTRNN_TOO_LARGE,       /* the sizes' product does not fit 63 bits */
+  FASTRNN_UNSUPPORTED,     /* no kernel for this combination */
+  FASTRNN_UNKNOWN_ISA,     /* no instruction set of that name was built */
+  FASTRNN_ISA_NOT_RUNNABLE, /* built, but this CPU or operating system cannot run it */
+  FASTRNN_MISALIGNED,      /* packed, tape or workspace is not on a 64-byte boundary */
+  FASTRNN_BAD_LENGTHS      /* a length is negative or above T */
+} fastrnn_status;
+
+typedef enum fastrnn_cell {
+  FASTRNN_RNN = 0,
+  FASTRNN_LSTM = 1,
+  FASTRNN_GRU = 2,             /* reset gate after the recurrent product (PyTorch, cuDNN) */
+  FASTRNN_GRU_RESET_BEFORE = 3 /* before it (the 2014 paper, ONNX's default) */
+} fastrnn_cell;
+
+typedef enum fastrnn_activation {
+  FASTRNN_STANDARD = 0, /* sigmoid and tanh */
+  FASTRNN_RELU = 1,     /* RNN only */
+  FASTRNN_CLAMP = 2     /* tests: everything is a clamp to [-1, 1] */
+} fastrnn_activation;
+
+typedef enum fastrnn_dtype { FASTRNN_F32 = 0, FASTRNN_F64 = 1 } fastrnn_dtype;
+
+typedef struct fastrnn_problem {
+  uint32_t struct_size;
+  uint32_t cell;       /* fastrnn_cell */
+  uint32_t activation; /* fastrnn_activation */
+  uint32_t dtype;      /* fastrnn_dtype */
+  int64_t T, N;        /* >= 0 */
+  int64_t I, H, L;     /* >= 1 */
+  uint32_t D;          /* 1 or 2 */
+  uint32_t bias;       /* 0 or 1 */
+  int32_t isa;         /* index as in fastrnn_isa_name, or -1 for the active one */
+  uint32_t retain;     /* backward leaves the tape as it is (its workspace is then larger) */
+} fastrnn_problem;
+
+typedef struct fastrnn_sizes {
+  uint32_t struct_size;
+  uint32_t threads;            /* threads the plan uses */
+  int64_t weights;             /* elements of the flat weights, PyTorch's state_dict order */
+  int64_t packed;              /* bytes, and so on */
+  int64_t packed_backward;
+  int64_t tape;
+  int64_t forward_workspace;   /* for inference and for forward with tape */
+  int64_t backward_workspace;
+  double work;                 /* floating-point operations of one forward call */
+} fastrnn_sizes;
+
+/* Sizes for a problem; packed sizes do not depend on T and N. */
+fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes);
+
+/* weights: flat [sizes.weights], per layer and direction weight_ih [G*H,I], weight_hh [G*H,H], bias_ih, bias_hh [G*H].
+ * packed [sizes.packed] and packed_backward [sizes.packed_backward]: out, 64-byte aligned; either may be null. */
+fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights, void* packed, void* packed_backward);
+
+/* Arrays have the problem's dtype and need element alignment only; their last axis is contiguous. */
+typedef struct fastrnn_forward_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  const void* packed;
+  const void* x; /* [T,N,I] */
+  int64_t x_t, x_n;
+  void* y; /* [T,N,D*H] out; may not overlap an input */
+  int64_t y_t, y_n;
+  const void* h0;         /* [L*D,N,H] or null: zeros */
+  const void* c0;         /* [L*D,N,H] or null: zeros; LSTM */
+  void* hn;               /* [L*D,N,H] out; may be h0 */
+  void* cn;               /* [L*D,N,H] out; may be c0; LSTM, else null */
+  const int64_t* lengths; /* [N] in 0..T, or null */
+  const uint8_t* reset;   /* [T,N] contiguous, or null */
+  const uint8_t* mask;    /* [T,N] contiguous, or null */
+  const void* dropout;    /* [L-1,T,N,D*H] contiguous, multiplies what enters layers 1.., or null */
+  void* tape;             /* [sizes.tape] 64-byte aligned, or null: inference */
+  void* workspace;        /* [sizes.forward_workspace] 64-byte aligned */
+} fastrnn_forward_args;
+
+fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_forward_args* args);
+
+/* x, y, h0, c0, lengths, reset, mask, dropout and the problem are those of the forward call. */
+typedef struct fastrnn_backward_args {
+  uint32_t struct_size;
+  uint32_t accumulate; /* 1: add to dweights instead of writing it */
+  const void* packed_backward;
+  const void* x;
+  int64_t x_t, x_n;
+  const void* y;
+  int64_t y_t, y_n;
+  const void* h0;
+  const void* c0;
+  const void* dy; /* [T,N,D*H] or null: zeros */
+  int64_t dy_t, dy_n;
+  const void* dhn; /* [L*D,N,H] or null: zeros */
+  const void* dcn;
+  void* dx; /* [T,N,I] out, or null: not wanted; and so on */
+  int64_t dx_t, dx_n;
+  void* dh0;      /* [L*D,N,H] */
+  void* dc0;      /* [L*D,N,H] */
+  void* dweights; /* [sizes.weights] */
+  const int64_t* lengths;
+  const uint8_t* reset;
+  const uint8_t* mask;
+  const void* dropout;
+  void* tape; /* inout; left as it is if problem.retain */
+  void* workspace; /* [sizes.backward_workspace] 64-byte aligned */
+} fastrnn_backward_args;
+
+fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_backward_args* args);
+
+/* Instruction sets that were built, ascending; the active one is the last that can run, or FASTRNN_ISA, or what was set. */
+int32_t fastrnn_isa_count(void);
+const char* fastrnn_isa_name(int32_t index); /* null if there is none */
+int32_t fastrnn_isa_runnable(int32_t index);
+fastrnn_status fastrnn_isa_active(int32_t* index); /* an error if FASTRNN_ISA names none that can run */
+fastrnn_status fastrnn_set_isa(const char* name);  /* null: back to the automatic choice */
+
+int32_t fastrnn_get_num_threads(void);
+void fastrnn_set_num_threads(int32_t threads); /* clamped to 1.. */
+
+const char* fastrnn_status_text(fastrnn_status status);
+const char* fastrnn_version(void);
+const char* fastrnn_compiler(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

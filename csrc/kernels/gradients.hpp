@@ -1,0 +1,213 @@
+// The gradients that need no order in time, once dG is complete for all R rows: products of full size.
+//
+//   dx = dG W            tile MR rows x 4 vectors of I, k over (panel, gate, unit); W panels as U's in seq_backward.hpp
+//   dW = dG^T x          tile MR columns of x x the gates of VL units, k over rows; dU = dG^T h_prev likewise; db = sum dG
+//
+//   scratch of one panel   [I][X][VL] | [H][U][VL] | (r*h part [H][VL]) | [4][VL]   then written out as PyTorch's [G*H,K]
+//
+// The vector operand, dG [panels][R][4*VL], is one contiguous stream; rows of x and h are broadcast through the pointer
+// table. Rows are taken in blocks that keep x (or h) in L2 while every panel passes over it; accumulators return to scratch
+// between blocks, so each sum has one order, that of the rows: the same for any number of threads.
+// Called by the driver through the kernel table.
+#pragma once
+
+#include "seq_backward.hpp"
+
+namespace fastrnn::FR_ISA {
+namespace {
+
+template <class T>
+void input_product(const GateView<T>& g, const InputGradArgs& args, int64_t K, int64_t row_begin, int64_t row_end) {
+  constexpr int VL = lanes<T>;
+  const T* w = static_cast<const T*>(args.packed);
+  const int64_t I = args.layout.I;
+  for_column_blocks<T>(args.layout.input_padded, [&](auto nv, int64_t column) FR_FLAT {
+    constexpr int NV = decltype(nv)::value;
+    for_row_blocks(row_begin, row_end, [&](auto mr, int64_t row) FR_FLAT {
+      constexpr int MR = decltype(mr)::value;
+      Vec<T> acc[MR][NV] = {};
+      multiply_dgates<T>(acc, g, row, w + column * K);
+#pragma GCC unroll 8
+      for (int r = 0; r < MR; ++r) {
+        T* to = static_cast<T*>(args.dx[row + r]) + column;
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; ++j) {
+          const int64_t left = I - column - j * VL;
+          store_n(to + j * VL, args.accumulate ? load_n(to + j * VL, left) + acc[r][j] : acc[r][j], left);
+        }
+      }
+    });
+  });
+}
+
+template <class C>
+void input_grad(const InputGradArgs& args, int64_t row_begin, int64_t row_end) {
+  using T = typename C::Element;
+  const GateView<T> view = view_for_input<C, T>(args.layout, args.dgates);
+  input_product<T>(view, args, C::gates * args.layout.H, row_begin, row_end);
+}
+
+// to [K][S] (=, or += after the first block) sum over `count` rows of a[r][k] * g[r][S].
+template <class T, class S>
+void outer_block(T* to, bool first, const void* const* a, int64_t K, const T* g, int64_t stride, int64_t count) {
+  constexpr int VL = lanes<T>;
+  for_row_blocks(0, K, [&](auto mc, int64_t column) FR_FLAT {
+    constexpr int MC = decltype(mc)::value;
+    Vec<T> acc[MC][S::count];
+    T* at = to + column * S::count * VL;
+#pragma GCC unroll 8
+    for (int i = 0; i < MC; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < S::count; ++j) acc[i][j] = first ? Vec<T>{} : load(at + (i * S::count + j) * VL);
+    }
+    accumulate_outer<T, S, MC>(acc, a, column, g, stride, count);
+#pragma GCC unroll 8
+    for (int i = 0; i < MC; ++i) {
+#pragma GCC unroll 4
+      for (int j = 0; j < S::count; ++j) store(at + (i * S::count + j) * VL, acc[i][j]);
+    }
+  });
+}
+
+// Rows a block: x (or h) of a block within half of a 1 MB L2; at least 32, or the accumulators' way to memory and back
+// (72 cycles) would show beside 32 * 24 multiply-adds; at most 256, where it is 1 %.
+template <class T>
+FR_INLINE int64_t block_rows(int64_t width) {
+  const int64_t rows = (int64_t{512} << 10) / (width * static_cast<int64_t>(sizeof(T)));
+  return rows < 32 ? 32 : min_of(rows, 256);
+}
+
+// Where a panel's sums lie in the scratch.
+template <class C>
+FR_INLINE int64_t sums_size(const Layout& layout) {
+  using S = PanelSlots<C, 4>;
+  constexpr int VL = lanes<typename C::Element>;
+  return (layout.I * S::X::count + layout.H * (S::U::count + (C::two_phase ? 1 : 0)) + 4) * VL;
+}
+
+// Which = 0: x and the biases; 1: h; 2: r*h.
+template <class C, class S, class Rows>
+FR_INLINE void outer_product(const WeightGradArgs& g, int64_t begin, int64_t end, int64_t K, Rows rows_at,
+                             int64_t offset_per_lane) {
+  using T = typename C::Element;
+  constexpr int VL = lanes<T>;
+  const int64_t R = g.layout.rows, block = block_rows<T>(K);
+  for (int64_t row = 0; row < R || row == 0; row += block) {
+    const int64_t count = min_of(block, R - row);
+    for_panels<C>(g.layout, begin, end, [&](auto nv, int64_t p, int64_t) FR_FLAT {
+      constexpr int NV = decltype(nv)::value;
+      T* to = static_cast<T*>(g.panels) + p * sums_size<C>(g.layout);
+      const int64_t stride = (C::interleaved ? 4 : NV) * VL;
+      const T* dg = static_cast<const T*>(g.dgates) + p * R * 4 * VL + row * stride;
+      if constexpr (C::interleaved) {
+        outer_block<T, S>(to + offset_per_lane * VL, row == 0, rows_at(row), K, dg, stride, count);
+      } else {
+        outer_block<T, typename FirstSlots<NV>::Plain>(to + offset_per_lane * NV * VL, row == 0, rows_at(row), K, dg, stride, count);
+      }
+    });
+  }
+}
+
+// GRU with reset before: dU_n from rows of r*h, which lie in one array and need their own small pointer table.
+template <class C>
+FR_INLINE void outer_product_rh(const WeightGradArgs& g, int64_t begin, int64_t end) {
+  using T = typename C::Element;
+  using S = PanelSlots<C, 4>;
+  constexpr int VL = lanes<T>;
+  const void* rows[256];
+  const int64_t R = g.layout.rows, Hp = g.layout.hidden_padded, block = block_rows<T>(g.layout.H);
+  for (int64_t row = 0; row < R || row == 0; row += block) {
+    const int64_t count = min_of(block, R - row);
+    for (int64_t i = 0; i < count; ++i) rows[i] = static_cast<const T*>(g.rh) + (row + i) * Hp;
+    for (int64_t p = begin; p < end; ++p) {
+      T* to = static_cast<T*>(g.panels) + p * sums_size<C>(g.layout) +
+              (g.layout.I * S::X::count + g.layout.H * S::U::count) * VL;
+      const T* dg = static_cast<const T*>(g.dgates) + (p * R + row) * 4 * VL;
+      outer_block<T, Slots<2>>(to, row == 0, rows, g.layout.H, dg, 4 * VL, count);
+    }
+  }
+}
+
+// to[row(j, v)][k] (= or +=) from[k][j][v]: a panel's sums back to PyTorch's order, 16 k at a time so that lines of both
+// sides are used whole.
+template <class T>
+FR_INLINE void write_out(T* to, int64_t K, const T* from, int count, const PanelRows& rows, bool accumulate) {
+  constexpr int VL = lanes<T>;
+  for (int64_t k0 = 0; k0 < K; k0 += 16) {
+    const int64_t k1 = min_of(K, k0 + 16);
+    for (int j = 0; j < count; ++j) {
+      const int64_t valid = min_of(VL, rows.valid_at(j));
+      for (int64_t v = 0; v < valid; ++v) {
+        T* row = to + (rows.first + j * rows.step + v) * K;
+        const T* sums = from + j * VL + v;
+        for (int64_t k = k0; k < k1; ++k) row[k] = accumulate ? row[k] + sums[k * count * VL] : sums[k * count * VL];
+      }
+    }
+  }
+}
+
+template <class C, int NV>
+FR_INLINE void write_panel(const WeightGradArgs& g, int64_t p, int64_t unit) {
+  using T = typename C::Element;
+  using S = PanelSlots<C, NV>;
+  constexpr int VL = lanes<T>;
+  const int64_t I = g.layout.I, H = g.layout.H;
+  const PanelRows rows = panel_rows<C>(g.layout, unit);
+  const T* sums = static_cast<const T*>(g.panels) + p * (C::interleaved ? sums_size<C>(g.layout) : (I + H + 1) * 4 * VL);
+  T* dw_hh = static_cast<T*>(g.dw_hh);
+  write_out<T>(static_cast<T*>(g.dw_ih), I, sums, S::X::count, rows, g.accumulate);
+  sums += I * S::X::count * VL;
+  write_out<T>(dw_hh, H, sums, S::U::count, rows, g.accumulate);
+  sums += H * S::U::count * VL;
+  if constexpr (C::two_phase) {
+    write_out<T>(dw_hh, H, sums, 1, rows.moved(2 * H), g.accumulate);
+    sums += H * VL;
+  }
+  if (g.db_ih == nullptr) return;
+  if constexpr (C::interleaved) {
+    for (int j = 0; j < C::gates; ++j) {
+      write_out<T>(static_cast<T*>(g.db_ih), 1, sums + C::X::at[j] * VL, 1, rows.moved(j * H), g.accumulate);
+      write_out<T>(static_cast<T*>(g.db_hh), 1, sums + C::HiddenBias::at[j] * VL, 1, rows.moved(j * H), g.accumulate);
+    }
+  } else {
+    write_out<T>(static_cast<T*>(g.db_ih), 1, sums, NV, rows, g.accumulate);
+    write_out<T>(static_cast<T*>(g.db_hh), 1, sums, NV, rows, g.accumulate);
+  }
+}
+
+// Column sums of dG over all rows, behind the panel's other sums.
+template <class T, int NV>
+FR_INLINE void sum_rows(T* to, const T* dg, int64_t R) {
+  constexpr int VL = lanes<T>;
+  Vec<T> sum[NV] = {};
+  for (int64_t r = 0; r < R; ++r, dg += NV * VL) {
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) sum[j] += load(dg + j * VL);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < NV; ++j) store(to + j * VL, sum[j]);
+}
+
+template <class C>
+void weight_grad(const WeightGradArgs& args, int64_t panel_begin, int64_t panel_end) {
+  using T = typename C::Element;
+  constexpr int VL = lanes<T>;
+  const WeightGradArgs g = args;
+  const int64_t I = g.layout.I, H = g.layout.H;
+  using S = PanelSlots<C, 4>;
+  outer_product<C, typename S::X>(g, panel_begin, panel_end, I, [&](int64_t row) { return g.x + row; }, 0);
+  const int64_t after_x = C::interleaved ? I * S::X::count : I;
+  outer_product<C, typename S::U>(g, panel_begin, panel_end, H, [&](int64_t row) { return g.h + row; }, after_x);
+  if constexpr (C::two_phase) outer_product_rh<C>(g, panel_begin, panel_end);
+  for_panels<C>(g.layout, panel_begin, panel_end, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
+    constexpr int NV = decltype(nv)::value;
+    const int64_t size = C::interleaved ? sums_size<C>(g.layout) : (I + H + 1) * 4 * VL;
+    const int64_t biases = (C::interleaved ? size - 4 * VL : (I + H) * NV * VL);
+    const T* dg = static_cast<const T*>(g.dgates) + p * g.layout.rows * 4 * VL;
+    sum_rows<T, NV>(static_cast<T*>(g.panels) + p * size + biases, dg, g.layout.rows);
+    write_panel<C, NV>(g, p, unit);
+  });
+}
+
+}  // namespace
+}  // namespace fastrnn::FR_ISA

@@ -1,0 +1,114 @@
+// PyTorch's weights [G*H,K] into the panels that the products stream.
+//
+//   forward  panel p, hidden units p*VL ..:   biases [A][VL] | W [I][gates][VL] | U [H][gates][VL] (| U_n [H][VL])
+//            RNN: 4 vectors of units instead of the gates, the last panel as narrow as H allows
+//   backward [q][(p, gate, v)][4*VL]: rows of the weight matrix as they are, columns q*4*VL .., rows in dG's order
+//
+// Padding is in columns only and zero; k is never padded. VL is this instruction set's: packed weights belong to it.
+// Called by the driver through the kernel table.
+#pragma once
+
+#include "seq_forward.hpp"
+
+namespace fastrnn::FR_ISA {
+namespace {
+
+// to[k][j][v] = from[row(j, v)][k], rows as in gradients.hpp; 16 k at a time: 16 lines to, one line of each row from.
+template <class T>
+FR_INLINE T* pack_columns(T* to, const T* from, int64_t K, int count, const PanelRows& rows) {
+  constexpr int VL = lanes<T>;
+  for (int64_t k0 = 0; k0 < K; k0 += 16) {
+    const int64_t k1 = min_of(K, k0 + 16);
+    for (int j = 0; j < count; ++j) {
+      const int64_t valid = rows.valid_at(j);
+      for (int v = 0; v < VL; ++v) {
+        const T* row = from + (rows.first + j * rows.step + v) * K;
+        T* column = to + j * VL + v;
+        if (v < valid) {
+          for (int64_t k = k0; k < k1; ++k) column[k * count * VL] = row[k];
+        } else {
+          for (int64_t k = k0; k < k1; ++k) column[k * count * VL] = T(0);
+        }
+      }
+    }
+  }
+  return to + K * count * VL;
+}
+
+template <class C, int NV>
+FR_INLINE void pack_forward_panel(const PackArgs& a, int64_t p, int64_t unit) {
+  using T = typename C::Element;
+  using S = PanelSlots<C, NV>;
+  constexpr int VL = lanes<T>;
+  const int64_t H = a.layout.H;
+  const PanelRows rows = panel_rows<C>(a.layout, unit);
+  const T *b_ih = static_cast<const T*>(a.b_ih), *b_hh = static_cast<const T*>(a.b_hh);
+  T* to = static_cast<T*>(a.forward) + p * a.layout.panel_size;
+  for (int j = 0; j < S::columns * VL; ++j) to[j] = T(0);
+  if (b_ih != nullptr) {
+    for (int j = 0; j < S::X::count; ++j) {
+      for (int64_t v = 0; v < min_of(VL, rows.valid_at(j)); ++v) {
+        const int64_t row = rows.first + j * rows.step + v;
+        to[S::X::at[j] * VL + v] += b_ih[row];
+        if constexpr (C::interleaved) {
+          to[C::HiddenBias::at[j] * VL + v] += b_hh[row];
+        } else {
+          to[j * VL + v] += b_hh[row];
+        }
+      }
+    }
+  }
+  to += S::columns * VL;
+  to = pack_columns(to, static_cast<const T*>(a.w_ih), a.layout.I, S::X::count, rows);
+  const T* w_hh = static_cast<const T*>(a.w_hh);
+  to = pack_columns(to, w_hh, H, S::U::count, rows);
+  if constexpr (C::two_phase) pack_columns(to, w_hh, H, 1, rows.moved(2 * H));
+}
+
+// Rows (p, gate in [first_gate, first_gate+gates), v) of `from` [G*H,K] into column blocks of 4*VL.
+template <class C>
+void pack_rows(typename C::Element* to, const typename C::Element* from, const Layout& layout, int64_t K, int64_t padded,
+               int first_gate, int gates) {
+  using T = typename C::Element;
+  constexpr int VL = lanes<T>;
+  for (int64_t column = 0; column < padded; column += 4 * VL) {
+    const int64_t width = min_of(4 * VL, padded - column);
+    for (int64_t unit = 0; unit < layout.H; unit += layout.unit_panel) {
+      const int64_t valid = min_of(layout.unit_panel, layout.H - unit);
+      for (int gate = first_gate; gate < first_gate + gates; ++gate) {
+        for (int64_t v = 0; v < valid; ++v, to += width) {
+          const T* row = from + (gate * layout.H + unit + v) * K + column;
+          for (int64_t j = 0; j < width; j += VL) {
+            store(to + j, K - column > j ? load_n(row + j, K - column - j) : Vec<T>{});
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class C>
+void pack(const PackArgs& args) {
+  using T = typename C::Element;
+  const PackArgs a = args;
+  if (a.forward != nullptr) {
+    for_panels<C>(a.layout, 0, a.layout.panels, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
+      pack_forward_panel<C, decltype(nv)::value>(a, p, unit);
+    });
+  }
+  using S = PanelSlots<C, C::interleaved ? 4 : 1>;
+  const int64_t H = a.layout.H, Hp = a.layout.hidden_padded;
+  if (a.backward_hh != nullptr) {
+    T* to = static_cast<T*>(a.backward_hh);
+    const T* w_hh = static_cast<const T*>(a.w_hh);
+    pack_rows<C>(to, w_hh, a.layout, H, Hp, 0, S::U::count);
+    if constexpr (C::two_phase) pack_rows<C>(to + S::U::count * H * Hp, w_hh, a.layout, H, Hp, 2, 1);
+  }
+  if (a.backward_ih != nullptr) {
+    pack_rows<C>(static_cast<T*>(a.backward_ih), static_cast<const T*>(a.w_ih), a.layout, a.layout.I, a.layout.input_padded,
+                 0, S::X::count);
+  }
+}
+
+}  // namespace
+}  // namespace fastrnn::FR_ISA

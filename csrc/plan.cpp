@@ -1,0 +1,273 @@
+#include "plan.hpp"
+
+#include "cpu.hpp"
+#include "rows.hpp"
+#include "threads.hpp"
+
+namespace fastrnn {
+namespace {
+
+constexpr int64_t line = 64;
+
+struct CellFacts {
+  int64_t gates, columns, w_gates, u_gates;
+  bool interleaved, has_c, keeps_gates, two_phase;
+};
+constexpr CellFacts facts[cell_count] = {
+    {1, 1, 1, 1, false, false, false, false},  // rnn
+    {4, 4, 4, 4, true, true, true, false},     // lstm
+    {3, 4, 3, 3, true, false, true, false},    // gru
+    {3, 3, 3, 3, true, false, true, true},     // gru_reset_before
+};
+
+int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+int64_t clamp(int64_t a, int64_t low, int64_t high) { return a < low ? low : a > high ? high : a; }
+
+int64_t row_table_bytes_aligned(int64_t rows, int64_t steps, bool held) {
+  return round_up(row_tables_bytes(rows, steps, held), line);
+}
+
+}  // namespace
+
+void* Arena::take(int64_t count, int64_t item) noexcept {
+  int64_t bytes = 0, end = 0;
+  if (__builtin_mul_overflow(count, item, &bytes) || __builtin_add_overflow(bytes, line - 1, &bytes) ||
+      __builtin_add_overflow(used_, bytes / line * line, &end)) {
+    overflow_ = true;
+    return nullptr;
+  }
+  void* piece = base_ == nullptr ? nullptr : base_ + used_;
+  used_ = end;
+  return piece;
+}
+
+Layout Plan::layout(int64_t layer, int64_t rows) const noexcept {
+  Layout out{};
+  out.I = layer_input(layer);
+  out.H = p.H;
+  out.lanes = lanes;
+  out.unit_panel = interleaved ? lanes : 4 * lanes;
+  out.panels = (p.H + out.unit_panel - 1) / out.unit_panel;
+  out.hidden_padded = round_up(p.H, lanes);
+  out.input_padded = round_up(out.I, lanes);
+  const CellFacts& cell = facts[p.cell];
+  out.panel_size = out.unit_panel * (columns + out.I * cell.w_gates + p.H * cell.u_gates);
+  out.rows = rows;
+  return out;
+}
+
+int64_t Plan::packed_elements(int64_t layer) const noexcept {
+  const CellFacts& cell = facts[p.cell];
+  return round_up(p.H, lanes) * (columns + layer_input(layer) * cell.w_gates + p.H * cell.u_gates);
+}
+int64_t Plan::packed_backward_hh(int64_t) const noexcept {
+  return facts[p.cell].u_gates * p.H * round_up(p.H, lanes);
+}
+int64_t Plan::packed_backward_ih(int64_t layer) const noexcept {
+  return facts[p.cell].w_gates * p.H * round_up(layer_input(layer), lanes);
+}
+int64_t Plan::weight_elements(int64_t layer) const noexcept {
+  return gates * p.H * (layer_input(layer) + p.H + (p.bias != 0 ? 2 : 0));
+}
+
+// x enters the step's own product where that costs nothing: few inputs (no second pass over xg), or enough rows to hide the
+// second stream of weights, all of which stay in L2. Otherwise W would be streamed at every step: at H=I=1024, N=1 that is
+// 10 % of the FMA peak instead of 30 %.
+bool Plan::projects(int64_t layer) const noexcept {
+  const int64_t I = layer_input(layer), rows = (p.N + slices - 1) / slices;
+  if (I <= 16) return false;
+  const int64_t l2 = int64_t{1} << 20;
+  return rows < 6 || packed_elements(layer) * item > l2;
+}
+
+// Projected: xg of a chunk within 256 KB of L2, 1..64 steps, and 24 rows if T has them, four row blocks for each panel.
+// Otherwise only the row tables depend on it: 256 rows of them are 24 KB.
+int64_t Plan::chunk_steps(int64_t layer) const noexcept {
+  const int64_t rows = clamp((p.N + slices - 1) / slices, 1, p.N > 0 ? p.N : 1);
+  int64_t steps = clamp(256 / rows, 1, 256);
+  if (projects(layer)) {
+    const int64_t step_bytes = rows * facts[p.cell].w_gates * round_up(p.H, lanes) * item;
+    steps = clamp((int64_t{256} << 10) / step_bytes, 1, 64);
+    const int64_t enough = (24 + rows - 1) / rows;
+    if (steps < enough) steps = enough;
+  }
+  return clamp(steps, 1, p.T > 0 ? p.T : 1);
+}
+
+DirectionTape TapeMemory::at(const Plan& plan, int64_t layer, int64_t direction) const noexcept {
+  const int64_t index = layer * plan.p.D + direction, rows = plan.p.T * plan.p.N;
+  const int64_t Hp = round_up(plan.p.H, plan.lanes);
+  DirectionTape out{};
+  if (plan.keeps_gates) out.gates = gates + round_up(rows * 4 * Hp * plan.item, line) * index;
+  if (plan.has_c) out.c = c + round_up(rows * Hp * plan.item, line) * index;
+  return out;
+}
+
+void* TapeMemory::y(const Plan& plan, int64_t layer) const noexcept {
+  return ys + layer * round_up(plan.p.T * plan.p.N * plan.p.D * plan.p.H * plan.item, line);
+}
+
+namespace {
+
+// count pieces of [rows][width] elements each, every one on a line of its own; null where count is 0.
+void* take_pieces(Arena& arena, int64_t count, int64_t rows, int64_t width, int64_t item) {
+  if (count == 0) return nullptr;
+  int64_t elements = 0, bytes = 0;
+  if (__builtin_mul_overflow(rows, width, &elements) || __builtin_mul_overflow(elements, item, &bytes) ||
+      __builtin_add_overflow(bytes, line - 1, &bytes)) {
+    return arena.take(INT64_MAX, INT64_MAX);  // sets overflow
+  }
+  return arena.take(count, bytes / line * line);
+}
+
+void take_states(const Plan& plan, Arena& arena, DirectionForward& out) {
+  const int64_t Hp = round_up(plan.p.H, plan.lanes), N = plan.p.N;
+  out.h_of = static_cast<const void**>(arena.take(N, 8));
+  out.c_of = static_cast<const void**>(plan.has_c ? arena.take(N, 8) : nullptr);
+  out.c = plan.has_c ? take_pieces(arena, 1, N, Hp, plan.item) : nullptr;
+}
+
+}  // namespace
+
+TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept {
+  const int64_t LD = plan.p.L * plan.p.D, rows = plan.p.T * plan.p.N, Hp = round_up(plan.p.H, plan.lanes);
+  TapeMemory out{};
+  out.gates = static_cast<char*>(take_pieces(arena, plan.keeps_gates ? LD : 0, rows, 4 * Hp, plan.item));
+  out.c = static_cast<char*>(take_pieces(arena, plan.has_c ? LD : 0, rows, Hp, plan.item));
+  out.ys = static_cast<char*>(take_pieces(arena, plan.p.L - 1, rows, plan.p.D * plan.p.H, plan.item));
+  return out;
+}
+
+ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
+  const int64_t T = plan.p.T, N = plan.p.N, D = plan.p.D, L = plan.p.L, Hp = round_up(plan.p.H, plan.lanes);
+  const int64_t slice = (N + plan.slices - 1) / plan.slices, rows = T * N;
+  ForwardMemory out{};
+  out.zero_bytes = Hp * plan.item;
+  out.zero = arena.take(Hp, plan.item);
+  for (int64_t layer = 0; layer < (L > 1 ? 2 : 1); ++layer) {  // the first layer's needs and the others'
+    const int64_t steps = plan.chunk_steps(layer);
+    const int64_t tables = row_table_bytes_aligned(steps * slice, steps, true);
+    if (tables > out.table_bytes) out.table_bytes = tables;
+    if (!plan.projects(layer)) continue;
+    const int64_t panel_columns = facts[plan.p.cell].w_gates * (plan.interleaved ? Hp : round_up(plan.p.H, 4 * plan.lanes));
+    const int64_t bytes = round_up(steps * slice * panel_columns * plan.item, line);
+    if (bytes > out.projection_bytes) out.projection_bytes = bytes;
+  }
+  out.scratch_bytes = plan.two_phase ? round_up(3 * N * Hp * plan.item, line) : 0;
+  for (int64_t d = 0; d < D; ++d) {
+    take_states(plan, arena, out.direction[d]);
+    out.tables[d] = arena.take(plan.slices, out.table_bytes);
+    out.projection[d] = arena.take(plan.slices, out.projection_bytes);
+    out.scratch[d] = arena.take(plan.slices, out.scratch_bytes);
+  }
+  for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i) out.ys[i] = take_pieces(arena, 1, rows, D * plan.p.H, plan.item);
+  out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
+  return out;
+}
+
+BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
+  const int64_t D = plan.p.D, L = plan.p.L, N = plan.p.N, rows = plan.p.T * N, Hp = round_up(plan.p.H, plan.lanes);
+  const CellFacts& cell = facts[plan.p.cell];
+  BackwardMemory out{};
+  out.zero_bytes = Hp * plan.item;
+  out.zero = arena.take(Hp, plan.item);
+  const int64_t widest = L > 1 && plan.layer_input(1) > plan.p.I ? plan.layer_input(1) : plan.p.I;
+  const int64_t unit_panel = plan.interleaved ? plan.lanes : 4 * plan.lanes;
+  const int64_t sums = round_up(plan.p.H, unit_panel) * (widest * cell.w_gates + plan.p.H * cell.u_gates + 4);
+  for (int64_t d = 0; d < D; ++d) {
+    take_states(plan, arena, out.direction[d]);
+    out.tables[d] = arena.take(1, row_table_bytes_aligned(rows, plan.p.T, true));
+    const int64_t width = plan.keeps_gates ? 4 * Hp : Hp;
+    out.dgates[d] = take_pieces(arena, plan.keeps_gates && plan.p.retain == 0 ? 0 : 1, rows, width, plan.item);
+    out.dh[d] = take_pieces(arena, 1, N, Hp, plan.item);
+    out.dc[d] = take_pieces(arena, plan.has_c ? 1 : 0, N, Hp, plan.item);
+    out.rh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, rows, Hp, plan.item);
+    out.drh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, N, Hp, plan.item);
+    out.panels[d] = arena.take(sums, plan.item);
+  }
+  for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i) out.dys[i] = take_pieces(arena, 1, rows, D * plan.p.H, plan.item);
+  out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
+  return out;
+}
+
+namespace {
+
+bool in_range(const fastrnn_problem& p) {
+  return p.cell < cell_count && p.activation < activation_count && p.dtype < dtype_count && p.T >= 0 && p.N >= 0 &&
+         p.I >= 1 && p.H >= 1 && p.L >= 1 && (p.D == 1 || p.D == 2) && p.bias <= 1;
+}
+
+// Every size below is at most a small multiple of these products. 2^56 leaves room for it, and is far above any memory.
+bool fits(const fastrnn_problem& p) {
+  constexpr int64_t limit = int64_t{1} << 56;
+  const int64_t a[] = {p.T + 1, p.N + 1}, b[] = {4 * 8, p.D, p.L};
+  const auto bounded = [](int64_t start, const int64_t* factors, int count) {
+    int64_t product = start;
+    for (int i = 0; i < count; ++i) {
+      if (__builtin_mul_overflow(product, factors[i], &product) || product > limit) return int64_t{-1};
+    }
+    return product;
+  };
+  if (p.T >= limit || p.N >= limit || p.I >= (limit >> 8) || p.H >= (limit >> 8) || p.L >= limit) return false;
+  const int64_t width = (p.I > 2 * p.H ? p.I : 2 * p.H) + 64;
+  const int64_t per_row = bounded(width, b, 3);
+  if (per_row < 0 || bounded(per_row, a, 2) < 0) return false;
+  const int64_t c[] = {p.H + 64};
+  return bounded(per_row, c, 1) >= 0;
+}
+
+}  // namespace
+
+fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan, fastrnn_sizes* sizes) noexcept {
+  if (problem.struct_size != sizeof(fastrnn_problem)) return FASTRNN_BAD_STRUCT_SIZE;
+  if (sizes != nullptr && sizes->struct_size != sizeof(fastrnn_sizes)) return FASTRNN_BAD_STRUCT_SIZE;
+  if (!in_range(problem)) return FASTRNN_BAD_PROBLEM;
+  if (problem.activation == FASTRNN_RELU && problem.cell != FASTRNN_RNN) return FASTRNN_UNSUPPORTED;
+  if (!fits(problem)) return FASTRNN_TOO_LARGE;
+  plan = Plan{};
+  plan.p = problem;
+  plan.isa = problem.isa;
+  if (problem.isa < 0) {
+    const fastrnn_status status = isa_active(plan.isa);
+    if (status != FASTRNN_OK) return status;
+  } else if (!isa_runnable(problem.isa)) {
+    return problem.isa < isa_count() ? FASTRNN_ISA_NOT_RUNNABLE : FASTRNN_UNKNOWN_ISA;
+  }
+  const KernelTable& table = isa_table(plan.isa);
+  plan.kernels = &table.cells[problem.cell][problem.dtype];
+  const CellFacts& cell = facts[problem.cell];
+  plan.item = problem.dtype == FASTRNN_F32 ? 4 : 8;
+  plan.lanes = static_cast<int64_t>(table.vector_bytes) / plan.item;
+  plan.gates = cell.gates;
+  plan.columns = cell.columns;
+  plan.interleaved = cell.interleaved;
+  plan.has_c = cell.has_c;
+  plan.keeps_gates = cell.keeps_gates;
+  plan.two_phase = cell.two_phase;
+  plan.threads = 1;
+  plan.slices = 1;
+  if (sizes == nullptr) return FASTRNN_OK;
+
+  sizes->threads = static_cast<uint32_t>(plan.threads);
+  const int64_t L = problem.L, D = problem.D;
+  const auto total = [&](auto per_direction) { return plan.offset(L - 1, D - 1, per_direction) + per_direction(L - 1); };
+  sizes->weights = total([&](int64_t l) { return plan.weight_elements(l); });
+  sizes->packed = plan.item * total([&](int64_t l) { return plan.packed_elements(l); });
+  sizes->packed_backward =
+      plan.item * total([&](int64_t l) { return plan.packed_backward_hh(l) + plan.packed_backward_ih(l); });
+  Arena tape(nullptr), forward(nullptr), backward(nullptr);
+  tape_memory(plan, tape);
+  forward_memory(plan, forward);
+  backward_memory(plan, backward);
+  if (tape.overflow() || forward.overflow() || backward.overflow()) return FASTRNN_TOO_LARGE;
+  sizes->tape = tape.used();
+  sizes->forward_workspace = forward.used();
+  sizes->backward_workspace = backward.used();
+  double steps = 0;
+  for (int64_t l = 0; l < L; ++l) steps += static_cast<double>(plan.layer_input(l) + problem.H);
+  sizes->work = 2.0 * steps * static_cast<double>(plan.gates * problem.H * D) * static_cast<double>(problem.T) *
+                static_cast<double>(problem.N);
+  return FASTRNN_OK;
+}
+
+}  // namespace fastrnn

@@ -1,0 +1,101 @@
+// From a problem to everything the driver needs to know before it touches memory: sizes, where things lie, how work splits.
+#pragma once
+
+#include "fastrnn/fastrnn.h"
+#include "table.hpp"
+
+namespace fastrnn {
+
+// Hands out 64-byte aligned pieces of one block. Without a block it only adds up sizes, so that what is asked for and what
+// is used come from the same lines of code; `overflow` says that a size left 63 bits.
+class Arena {
+ public:
+  explicit Arena(void* base) noexcept : base_(static_cast<char*>(base)) {}
+  void* take(int64_t count, int64_t item) noexcept;
+  int64_t used() const noexcept { return used_; }
+  bool overflow() const noexcept { return overflow_; }
+
+ private:
+  char* base_;
+  int64_t used_ = 0;
+  bool overflow_ = false;
+};
+
+struct Plan {
+  fastrnn_problem p;
+  int isa;
+  const CellKernels* kernels;
+  int64_t item;                // bytes of an element
+  int64_t lanes;
+  int64_t gates;               // G
+  int64_t columns;             // accumulators of a panel (biases): 4 LSTM, GRU; 3 GRU with reset before; RNN 1 per vector
+  bool interleaved, has_c, keeps_gates, two_phase;
+  int threads;                 // how many may work at once
+  int64_t slices;              // batch slices a direction is split into
+
+  int64_t layer_input(int64_t layer) const noexcept { return layer == 0 ? p.I : int64_t{p.D} * p.H; }
+  Layout layout(int64_t layer, int64_t rows) const noexcept;
+  int64_t packed_elements(int64_t layer) const noexcept;           // of one direction
+  int64_t packed_backward_hh(int64_t layer) const noexcept;
+  int64_t packed_backward_ih(int64_t layer) const noexcept;
+  int64_t weight_elements(int64_t layer) const noexcept;
+  // Sum of per_direction(l) * D over the layers below `layer`, plus direction d's share within it.
+  template <class F>
+  int64_t offset(int64_t layer, int64_t direction, F per_direction) const noexcept {
+    const int64_t first = per_direction(0), other = p.L > 1 ? per_direction(1) : 0, D = p.D;
+    return layer == 0 ? direction * first : D * first + ((layer - 1) * D + direction) * other;
+  }
+  int64_t chunk_steps(int64_t layer) const noexcept;
+  bool projects(int64_t layer) const noexcept;  // W x for a chunk at once, or within each step's product
+};
+
+// Checks the problem and fills the plan; sizes may be null.
+fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan, fastrnn_sizes* sizes) noexcept;
+
+// One direction's share of the tape.
+struct DirectionTape {
+  void* gates;  // [panels][R][4*lanes] or null
+  void* c;      // [R][Hp] or null
+};
+struct TapeMemory {
+  DirectionTape at(const Plan& plan, int64_t layer, int64_t direction) const noexcept;
+  void* y(const Plan& plan, int64_t layer) const noexcept;  // [T,N,D*H] of an inner layer
+  char *gates, *c, *ys;
+};
+TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept;
+
+// Memory of one direction, used again by every layer.
+struct DirectionForward {
+  const void** h_of;
+  const void** c_of;
+  void* c;  // [N][Hp]
+};
+struct ForwardMemory {
+  void* zero;           // a row of zeros
+  DirectionForward direction[2];
+  void* tables[2];      // slices * table_bytes, one piece for each slice
+  void* projection[2];  // slices * projection_bytes
+  void* scratch[2];     // slices * scratch_bytes
+  int64_t table_bytes, projection_bytes, scratch_bytes, zero_bytes;
+  void* ys[2];          // [T,N,D*H] between layers, inference
+  void* dropped;        // [T,N,D*H] what enters a layer after dropout, training
+};
+ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept;
+
+struct BackwardMemory {
+  void* zero;
+  DirectionForward direction[2];
+  void* tables[2];
+  void* dgates[2];  // RNN, or when the tape is retained
+  void* dh[2];      // [N][Hp]
+  void* dc[2];
+  void* rh[2];      // GRU with reset before
+  void* drh[2];
+  void* panels[2];  // sums of weight gradients
+  void* dys[2];     // [T,N,D*H] between layers
+  void* dropped;
+  int64_t zero_bytes;
+};
+BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept;
+
+}  // namespace fastrnn

@@ -1,0 +1,124 @@
+#include "rows.hpp"
+
+namespace fastrnn {
+namespace {
+
+constexpr int64_t pointer_tables = 8, pointer_tables_held = 5;  // 8-byte entries a row / a held row
+
+char* at(const Operand& operand, int64_t t, int64_t n) {
+  return operand.base == nullptr ? nullptr : operand.base + t * operand.step + n * operand.row;
+}
+
+// Does a reset separate row n's step t from the one processed before it? Reverse: the boundary between t and t+1.
+bool is_cut(const Sequence& seq, int64_t t, int64_t n) {
+  if (seq.reset == nullptr) return false;
+  const int64_t boundary = seq.reverse ? t + 1 : t;
+  const int64_t length = seq.lengths != nullptr ? seq.lengths[n] : seq.T;
+  return boundary < length && seq.reset[boundary * seq.N + n] != 0;
+}
+
+struct Cursor {
+  int64_t row, held;
+};
+
+void add_row(RowSource& source, RowTables& tables, Cursor& at_row, int64_t t, int64_t n) {
+  const bool cut = is_cut(source.seq, t, n);
+  const void* h = cut ? source.zero : source.h_of[n];
+  char* y = at(source.y, t, n);
+  if (source.seq.mask != nullptr && source.seq.mask[t * source.seq.N + n] == 0) {
+    const int64_t i = at_row.held++;
+    tables.held_h[i] = h;
+    tables.held_y[i] = y;
+    tables.held_dy[i] = at(source.dy, t, n);
+    tables.held_n[i] = n;
+    tables.held_cut[i] = cut;
+    source.h_of[n] = h;
+    if (cut && source.c != nullptr) source.c_of[n] = source.zero;
+    return;
+  }
+  const int64_t i = at_row.row++;
+  tables.x[i] = at(source.x, t, n);
+  tables.h[i] = h;
+  tables.y[i] = y;
+  source.h_of[n] = y;
+  if (source.c != nullptr) {
+    tables.c_in[i] = cut ? source.zero : source.c_of[n];
+    void* c = source.c + (source.c_by_row ? source.tape_rows : n) * source.c_row;
+    tables.c_out[i] = c;
+    source.c_of[n] = c;
+  }
+  tables.dy[i] = at(source.dy, t, n);
+  tables.dx[i] = at(source.dx, t, n);
+  tables.n[i] = n;
+  tables.cut[i] = cut;
+}
+
+bool is_processed(const Sequence& seq, int64_t t, int64_t n) {
+  return seq.mask == nullptr || seq.mask[t * seq.N + n] != 0;
+}
+
+}  // namespace
+
+void build_rows(RowSource& source, int64_t begin, int64_t end, RowTables& tables) noexcept {
+  const Sequence& seq = source.seq;
+  Cursor cursor{0, 0};
+  for (int64_t s = begin; s < end; ++s) {
+    const int64_t t = seq.reverse ? seq.T - 1 - s : s;
+    tables.first[s - begin] = cursor.row;
+    if (tables.held_first != nullptr) tables.held_first[s - begin] = cursor.held;
+    tables.tape_row[s - begin] = source.tape_rows;
+    bool listed = false;
+    for (int64_t n = 0; n < seq.N; ++n) {
+      if (seq.lengths != nullptr && t >= seq.lengths[n]) continue;
+      const bool mine = n >= source.n_begin && n < source.n_end;
+      if (mine) {
+        if (!listed) tables.tape_row[s - begin] = source.tape_rows;
+        listed = true;
+        add_row(source, tables, cursor, t, n);
+      }
+      source.tape_rows += is_processed(seq, t, n) ? 1 : 0;
+    }
+  }
+  tables.first[end - begin] = cursor.row;
+  if (tables.held_first != nullptr) tables.held_first[end - begin] = cursor.held;
+}
+
+int64_t row_tables_bytes(int64_t rows, int64_t steps, bool held) noexcept {
+  const int64_t flags = (rows + 7) / 8;  // cut, in 8-byte units
+  int64_t words = pointer_tables * rows + flags + (steps + 1) + steps;
+  if (held) words += pointer_tables_held * rows + (steps + 1);
+  return words * 8;
+}
+
+RowTables row_tables_in(void* memory, int64_t rows, int64_t steps, bool held) noexcept {
+  static_assert(sizeof(void*) <= 8, "the tables are laid out in 8-byte units");
+  char* next = static_cast<char*>(memory);
+  const auto take = [&next](int64_t words) {
+    char* p = next;
+    next += words * 8;
+    return static_cast<void*>(p);
+  };
+  RowTables t{};
+  t.x = static_cast<const void**>(take(rows));
+  t.h = static_cast<const void**>(take(rows));
+  t.y = static_cast<void**>(take(rows));
+  t.c_in = static_cast<const void**>(take(rows));
+  t.c_out = static_cast<void**>(take(rows));
+  t.dy = static_cast<const void**>(take(rows));
+  t.dx = static_cast<void**>(take(rows));
+  t.n = static_cast<int64_t*>(take(rows));
+  t.cut = static_cast<uint8_t*>(take((rows + 7) / 8));
+  t.first = static_cast<int64_t*>(take(steps + 1));
+  t.tape_row = static_cast<int64_t*>(take(steps));
+  if (held) {
+    t.held_h = static_cast<const void**>(take(rows));
+    t.held_y = static_cast<void**>(take(rows));
+    t.held_dy = static_cast<const void**>(take(rows));
+    t.held_n = static_cast<int64_t*>(take(rows));
+    t.held_cut = static_cast<uint8_t*>(take(rows));
+    t.held_first = static_cast<int64_t*>(take(steps + 1));
+  }
+  return t;
+}
+
+}  // namespace fastrnn

@@ -1,0 +1,16 @@
+// Which rows a step works on, and where they lie. Knows lengths, resets, masks and direction; no dtype, no instruction set.
+#pragma once
+
+#include "types.hpp"
+
+namespace fastrnn {
+
+// Fills the tables for processing steps [begin, end) and moves source.h_of, c_of and tape_rows along.
+// Entries whose operand is absent are null.
+void build_rows(RowSource& source, int64_t begin, int64_t end, RowTables& tables) noexcept;
+
+// Bytes of tables for that many rows and steps, and the tables laid out in memory [bytes], 8-byte aligned.
+int64_t row_tables_bytes(int64_t rows, int64_t steps, bool held) noexcept;
+RowTables row_tables_in(void* memory, int64_t rows, int64_t steps, bool held) noexcept;
+
+}  // namespace fastrnn

@@ -1,0 +1,24 @@
+// The one contract between driver and kernels: what an instruction set's unit exports.
+#pragma once
+
+#include "types.hpp"
+
+namespace fastrnn {
+
+// One cell in one dtype; the activation is an argument. Kernels allocate nothing and call nothing that throws.
+struct CellKernels {
+  void (*pack)(const PackArgs&);
+  void (*forward)(const ForwardArgs&);       // inference: nothing kept
+  void (*forward_tape)(const ForwardArgs&);  // writes gates and c
+  void (*backward)(const BackwardArgs&);     // the time loop: dgates, dh0, dc0
+  void (*input_grad)(const InputGradArgs&, int64_t row_begin, int64_t row_end);
+  void (*weight_grad)(const WeightGradArgs&, int64_t panel_begin, int64_t panel_end);
+};
+
+struct KernelTable {
+  uint32_t vector_bytes;
+  uint32_t tile_rows;  // MR: batch rows of the widest register tile
+  CellKernels cells[cell_count][dtype_count];
+};
+
+}  // namespace fastrnn

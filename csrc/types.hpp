@@ -1,0 +1,140 @@
+// Plain data shared by the core and the kernels. No functions here: a kernel unit is compiled with instruction sets that the
+// running CPU may lack, and an inline function emitted there could be the copy the linker keeps for everybody.
+//
+// Letters: T steps, N batch, I input, H hidden, D directions, L layers, R processed (t, n) pairs ("rows").
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace fastrnn {
+
+enum class Cell : uint32_t { rnn, lstm, gru, gru_reset_before };
+enum class Activation : uint32_t { standard, relu, clamp };
+enum class DType : uint32_t { f32, f64 };
+constexpr int cell_count = 4, activation_count = 3, dtype_count = 2;
+
+// An array (T, N, width) whose last axis is contiguous; base null: absent.
+struct Operand {
+  char* base;
+  int64_t step, row;  // bytes between t and t+1, between n and n+1
+};
+
+// Which (t, n) a direction processes, and in which order.
+struct Sequence {
+  int64_t T, N;
+  bool reverse;            // t runs from T-1 down
+  const int64_t* lengths;  // [N] or null: row n has lengths[n] steps
+  const uint8_t* reset;    // [T,N] or null: the state is zeroed at the boundary between t-1 and t
+  const uint8_t* mask;     // [T,N] or null: where 0 the state is kept and y repeats it
+};
+
+// Sizes that follow from (cell, dtype, vector length, I, H); filled by plan.cpp, read by kernels.
+struct Layout {
+  int64_t I, H;
+  int64_t lanes;          // elements of a vector
+  int64_t unit_panel;     // hidden units of a panel: lanes (gates interleaved), 4*lanes for the RNN
+  int64_t panels;         // ceil(H / unit_panel)
+  int64_t hidden_padded;  // H rounded up to lanes
+  int64_t input_padded;   // I rounded up to lanes
+  int64_t panel_size;     // elements of one full packed panel: biases, W, U
+  int64_t rows;           // R at most: rows of the tape
+};
+
+// Where the rows of some consecutive processing steps lie. Tables of pointers, one entry a row, steps one after the other:
+// ragged order, resets (a zero row), masks, batch_first and reverse time then need no copies.
+struct RowTables {
+  const void** x;      // [rows] -> [I]
+  const void** h;      // [rows] -> [H]     h before the step
+  void** y;            // [rows] -> [H]     h after it
+  const void** c_in;   // [rows] -> [Hp]    LSTM only
+  void** c_out;        // [rows] -> [Hp]
+  const void** dy;     // [rows] -> [H]     backward only, from here
+  void** dx;           // [rows] -> [I]
+  int64_t* n;          // [rows]            batch index
+  uint8_t* cut;        // [rows]            1: h and c before the step were zeroed by a reset
+  int64_t* first;      // [steps+1]         first row of each step in these tables
+  int64_t* tape_row;   // [steps]           its index among all rows of all slices
+  const void** held_h;  // [held] -> [H]    masked (t, n): what y repeats
+  void** held_y;        // [held] -> [H]
+  const void** held_dy;  // [held] -> [H]
+  int64_t* held_n;       // [held]
+  uint8_t* held_cut;     // [held]
+  int64_t* held_first;   // [steps+1]
+};
+
+// From which the tables are built, and what moves along while they are.
+struct RowSource {
+  Sequence seq;
+  int64_t n_begin, n_end;  // the batch slice; others are counted for tape_row, not listed
+  Operand x, y, dy, dx;
+  const void** h_of;  // [N] where the state h of each row lies now; begins at h0 or at zero
+  const void** c_of;  // [N] likewise c
+  const void* zero;   // a row of zeros, as long as any
+  char* c;            // rows of c, null if the cell has none
+  int64_t c_row;      // bytes of one of them
+  bool c_by_row;      // true: one for each processed row (tape); false: one for each n, updated in place
+  int64_t tape_rows;  // rows counted so far
+};
+
+struct ForwardArgs {
+  Layout layout;
+  Activation activation;
+  RowSource* rows;
+  RowTables tables;       // room for chunk steps
+  int64_t chunk;          // steps whose rows are tabled (and projected) together
+  const void* packed;     // [panels][panel_size]
+  void* projection;       // [panels][chunk*N][X*lanes], or null: x enters the step's own product
+  void* gates;            // tape: [panels][R][4*lanes]; RNN: none. Null without tape
+  void* scratch;          // GRU with reset before: z, n and r*h, 3 x [N][Hp]
+};
+
+struct BackwardArgs {
+  Layout layout;
+  Activation activation;
+  const RowSource* rows;
+  RowTables tables;      // all steps
+  const void* packed;    // backward panels of U
+  const void* gates;     // tape, as in ForwardArgs
+  void* dgates;          // [panels][R][4*lanes]; may be the tape's gates themselves. RNN: [panels][R][<= 4*lanes]
+  void* dh;              // [N][Hp] inout: gradient of the state h between steps
+  void* dc;              // [N][Hp] inout: likewise c (LSTM)
+  void* rh;              // GRU with reset before: [R][Hp], r*h for dU
+  void* drh;             // likewise: [N][Hp]
+  bool last_product;     // false: dh before the first step is not wanted
+};
+
+struct InputGradArgs {
+  Layout layout;
+  const void* packed;  // backward panels of W
+  const void* dgates;
+  void* const* dx;     // [R] -> [I]
+  bool accumulate;     // add to dx (second direction)
+};
+
+struct WeightGradArgs {
+  Layout layout;
+  const void* dgates;
+  const void* const* x;   // [R] -> [I]
+  const void* const* h;   // [R] -> [H]
+  const void* rh;         // GRU with reset before: [R][Hp]
+  void* panels;           // scratch: (X*I + U*H + 4) * Hp elements
+  void* dw_ih;            // [G*H,I]
+  void* dw_hh;            // [G*H,H]
+  void* db_ih;            // [G*H] or null
+  void* db_hh;            // [G*H] or null
+  bool accumulate;
+};
+
+struct PackArgs {
+  Layout layout;
+  const void* w_ih;   // [G*H,I]
+  const void* w_hh;   // [G*H,H]
+  const void* b_ih;   // [G*H] or null
+  const void* b_hh;   // [G*H] or null
+  void* forward;      // [panels][panel_size], or null
+  void* backward_hh;  // [Hp/(4*lanes)][U*H][4*lanes], or null
+  void* backward_ih;  // [Ip/(4*lanes)][X*H][4*lanes], or null
+};
+
+}  // namespace fastrnn

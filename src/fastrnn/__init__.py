@@ -1,0 +1,52 @@
+"""The fastest recurrent networks on a CPU: RNN, LSTM and GRU, forward and backward, needing only NumPy.
+
+>>> import numpy as np, fastrnn
+>>> lstm = fastrnn.LSTM(input_size=8, hidden_size=16, rng=0)
+>>> y, (h, c) = lstm(np.zeros((100, 4, 8)))                    # inference
+>>> y, state, tape = lstm.forward(np.zeros((100, 4, 8)))       # training
+>>> grads = lstm.backward(tape, dy=np.ones_like(y))            # grads.x, grads.state, grads.weights["weight_hh_l0"]
+
+`fastrnn.functional` has the same as functions of arrays; `fastrnn.training` what a small training loop needs besides.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from . import functional
+from ._config import get_num_threads, set_num_threads, show_config
+from .backends import backend
+from .layers import GRU, LSTM, RNN, Stream, load
+
+if TYPE_CHECKING:
+    from . import training
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Stream",
+    "__version__",
+    "backend",
+    "functional",
+    "get_num_threads",
+    "load",
+    "set_num_threads",
+    "show_config",
+    "training",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`fastrnn.training` is imported when it is first used: inference does not need it."""
+    if name == "training":
+        return import_module(".training", __name__)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

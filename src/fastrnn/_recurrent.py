@@ -1,0 +1,411 @@
+"""What LSTM, GRU and RNN have in common."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _io, _validate, backends, functional
+from ._spec import Spec
+from ._stream import Stream
+from ._weights import Scratch, Weights
+from .backends import Packed
+from .functional import Gradients, Tape
+
+Array = npt.NDArray[Any]
+S = TypeVar("S")  # type of the state
+R = TypeVar("R", bound="Recurrent[Any]")
+
+# Defaults of the options, those of all cells and those of one.
+COMMON = {
+    "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "proj_size": 0,
+    "dtype": "float32",
+}  # fmt: skip
+DEFAULTS = {**COMMON, "nonlinearity": "tanh", "reset_after": True}
+
+
+class _Snapshot:
+    """The weights between two changes. Never written: a change makes another snapshot."""
+
+    __slots__ = ("owner", "packed", "weights")
+
+    def __init__(self, spec: Spec, flat: Array) -> None:
+        flat.flags.writeable = False
+        self.weights = Weights(spec, flat)
+        self.packed: dict[tuple[str, str], Packed] = {}  # by backend and instruction set
+        self.owner = object()  # what a tape remembers; not the snapshot itself, which would keep the weights alive
+
+
+class Recurrent(Generic[S]):
+    """Base of the layers; not made by itself."""
+
+    __slots__ = ("__weakref__", "_batch_first", "_dropout", "_lock", "_now", "_options", "_rng", "_spec")
+
+    # The constructor's arguments, read-only.
+    input_size: int
+    hidden_size: int
+    num_layers: int
+    bias: bool
+    batch_first: bool
+    dropout: float
+    bidirectional: bool
+    proj_size: int
+    dtype: np.dtype[Any]
+
+    _cell: ClassVar[str]
+    _own: ClassVar[tuple[str, ...]] = ()  # options that other cells do not have
+    _batch_first: bool
+    _dropout: float
+    _lock: threading.Lock
+    _now: _Snapshot
+    _options: dict[str, Any]
+    _rng: np.random.Generator
+    _spec: Spec
+
+    def __init__(
+        self, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float,
+        bidirectional: bool, proj_size: int, dtype: npt.DTypeLike, rng: int | np.random.Generator | None, **own: Any,
+    ) -> None:  # fmt: skip
+        self._set_up(
+            {
+                "input_size": input_size, "hidden_size": hidden_size, "num_layers": num_layers, "bias": bias,
+                "batch_first": batch_first, "dropout": dropout, "bidirectional": bidirectional,
+                "proj_size": proj_size, "dtype": dtype, **own,
+            }
+        )  # fmt: skip
+        self._rng = _validate.generator(rng)
+        bound = 1 / math.sqrt(self._spec.hidden_size)
+        self._commit(self._rng.uniform(-bound, bound, self._spec.weight_count).astype(self._spec.dtype))
+        if self._dropout and self._spec.num_layers == 1:
+            message = f"dropout is {self._dropout} but works between layers, and there is only one"
+            warnings.warn(message, UserWarning, stacklevel=3)
+
+    def _set_up(self, options: Mapping[str, Any]) -> None:
+        """Check all options; called by the constructor and by whatever makes a layer from stored ones."""
+        given = dict(options)
+        self._batch_first = _validate.flag("batch_first", given.pop("batch_first"))
+        self._dropout = _validate.fraction("dropout", given.pop("dropout"))
+        _validate.no_projection(given.pop("proj_size"))
+        self._spec = _validate.spec(self._cell, given)
+        self._lock = threading.Lock()
+        self._options = {**options, "batch_first": self._batch_first, "dropout": self._dropout}
+        self._options |= {name: getattr(self._spec, name) for name in given if name != "dtype"}
+        self._options["proj_size"], self._options["dtype"] = 0, self._spec.dtype_name
+
+    # -- calls -------------------------------------------------------------------------------------------------------
+
+    def _bind(self, now: _Snapshot | None = None) -> Packed:
+        """Packed weights for the backend and instruction set in force; made once per change of the weights."""
+        if now is None:
+            now = self._now
+        module = backends.current()
+        name = module.NAME
+        key = name, backends.active_isa(module) if name == "cpp" else ""
+        packed = now.packed.get(key)
+        if packed is None:
+            with self._lock:
+                packed = now.packed.get(key)
+                if packed is None:
+                    packed = now.packed[key] = module.pack(self._spec, now.weights.flat)
+        return packed
+
+    def __call__(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+        mask: Any = None,
+        out: Array | None = None,
+    ) -> tuple[Array, S]:
+        """Inference: nothing is kept for a backward pass, and nothing is dropped.
+
+        Parameters
+        ----------
+        x : array_like, shape (T, N, input_size), (N, T, input_size) if batch_first, or (T, input_size)
+        state : (h, c) for an LSTM, h for the others; each shape (L*D, N, H), optional
+            Initial state; zeros if not given.
+        lengths : array_like of int, shape (N,), optional
+            Row n runs lengths[n] steps, 0 to T, in any order; its later outputs are 0 and its final state is that
+            of its last step.
+        reset : array_like of bool, shape (T, N), optional
+            Boundary between step t-1 and t: as if the sequence were cut there.
+        mask : array_like of bool, shape (T, N), optional
+            Where False the step copies the state and repeats the last output.
+        out : ndarray, shape of y, optional
+            Where y is written to; must share no memory with an input.
+
+        Returns
+        -------
+        y : ndarray, shape (T, N, D*H)
+            Output of the last layer: the forward half, then the reverse half.
+        state : as the argument
+            After each row's last step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument that does not fit, named, before anything is written.
+        """
+        return functional.infer(
+            self._bind(), x, state, lengths=lengths, reset=reset, mask=mask, out=out, batch_first=self._batch_first
+        )
+
+    def forward(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        reset: Any = None,
+        mask: Any = None,
+        tape: Tape | None = None,
+    ) -> tuple[Array, S, Tape]:
+        """Run a sequence for training: as a call, with dropout between layers and a tape for `backward`.
+
+        Parameters
+        ----------
+        x, state, lengths, reset, mask
+            As in a call. x is held by the tape and must not change until `backward`.
+        tape : Tape, optional
+            An old tape whose memory is taken over. It is void afterwards.
+
+        Returns
+        -------
+        y : ndarray, shape (T, N, D*H), read-only
+        state : as in a call
+        tape : Tape
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument that does not fit, before anything is written.
+        """
+        now = self._now
+        y, last, new = functional.forward(
+            self._bind(now), x, state, lengths=lengths, reset=reset, mask=mask,
+            dropout=self._draw_dropout if self._dropout else None, tape=tape, batch_first=self._batch_first,
+        )  # fmt: skip
+        new.owner = now.owner
+        return y, last, new
+
+    def _draw_dropout(self, shape: tuple[int, ...]) -> Array:
+        """Factors 0 or 1/(1-p) for what goes from layer to layer."""
+        # Drawn in float32 whatever the dtype, so that a float64 layer can repeat a float32 run.
+        kept = self._rng.random(shape, dtype=np.float32) >= self._dropout
+        return kept * self._spec.dtype.type(1 / (1 - self._dropout) if self._dropout < 1 else 0)
+
+    def backward(
+        self,
+        tape: Tape,
+        dy: Any = None,
+        dstate: Any = None,
+        *,
+        retain: bool = False,
+        out: Gradients | None = None,
+        accumulate: bool = False,
+    ) -> Gradients:
+        """Back-propagation through time.
+
+        Parameters
+        ----------
+        tape : Tape
+            From `forward` of this layer; consumed unless `retain`.
+        dy : array_like, shape of y, optional
+            Gradient of the loss with respect to y; zero if not given.
+        dstate : like the state, optional
+            Gradient with respect to the final state; dh or dc of an LSTM may be None.
+        retain : bool
+            Keep the tape for another backward.
+        out : Gradients, optional
+            Gradients of an earlier backward, whose memory is used again and which is returned.
+        accumulate : bool
+            Add to the weight gradients in `out` instead of overwriting them.
+
+        Returns
+        -------
+        Gradients
+            `x`, `state`, `weights[name]`, and `flat`, the buffer of the weight gradients.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A tape that has been used, that is another layer's, or whose weights have changed since; an argument that
+            does not fit.
+        """
+        if getattr(tape, "owner", self._now.owner) is not self._now.owner:  # what is no tape is told so below
+            message = (
+                "tape does not belong to these weights: either the weights have changed since forward, "
+                "or forward was called on another layer"
+            )
+            raise ValueError(message)
+        return functional.backward(tape, dy, dstate, retain=retain, out=out, accumulate=accumulate)
+
+    def stream(self, batch_size: int = 1) -> Stream:
+        """A state of its own and one time step per call: see `Stream`.
+
+        Parameters
+        ----------
+        batch_size : int
+
+        Raises
+        ------
+        TypeError, ValueError
+            batch_size is no positive integer, or the layer is bidirectional.
+        """
+        return Stream(self, batch_size)
+
+    # -- weights -----------------------------------------------------------------------------------------------------
+
+    @property
+    def weights(self) -> Weights:
+        """Mapping of names to read-only views of one flat buffer, `weights.flat`.
+
+        A change of the weights makes new arrays: those taken before keep their values.
+        """
+        return self._now.weights
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all weights by PyTorch's names, in PyTorch's order."""
+        return {name: view.copy() for name, view in self._now.weights.items()}
+
+    def load_state_dict(self, weights: Mapping[str, Any]) -> None:
+        """Take over all weights.
+
+        Parameters
+        ----------
+        weights : mapping of names to array_like
+            Exactly the names and shapes of `state_dict()`; converted to the layer's dtype.
+
+        Raises
+        ------
+        TypeError
+            Not a mapping, or values that are no real numbers.
+        ValueError
+            Missing, unknown or misshapen names, all of them in one message. Nothing is changed.
+        """
+        if not hasattr(weights, "keys"):
+            message = f"weights is a {type(weights).__name__}; it must be a mapping of names to arrays"
+            raise TypeError(message)
+        self._commit(_validate.flat_weights(weights, self._spec))
+
+    @contextmanager
+    def edit(self) -> Iterator[Scratch]:
+        """Change weights in place: the block gets copies, which become the weights on leaving it without an exception.
+
+        Raises
+        ------
+        RuntimeError
+            The weights were changed elsewhere during the block; its changes are discarded.
+
+        Examples
+        --------
+        >>> with lstm.edit() as weights:  # doctest: +SKIP
+        ...     weights["weight_hh_l0"] *= 0.9
+        ...     weights.flat -= 1e-3 * grads.flat
+        """
+        before = self._now
+        scratch = Scratch(self._spec, before.weights.flat)
+        yield scratch
+        # The block may have kept its views, so they must not become the layer's.
+        self._commit(scratch.flat.copy(), before)
+
+    def _commit(self, flat: Array, before: _Snapshot | None = None) -> None:
+        new = _Snapshot(self._spec, flat)
+        with self._lock:
+            if before is not None and self._now is not before:
+                message = "the weights were changed by something else during edit(); its changes are discarded"
+                raise RuntimeError(message)
+            self._now = new
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_"):
+            if name in self._now.weights:
+                return self._now.weights[name]
+            if name in self._options:
+                return self._spec.dtype if name == "dtype" else self._options[name]
+        message = f"{type(self).__name__!r} object has no attribute {name!r}"
+        raise AttributeError(message)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_"):
+            if name in self._spec.weight_shapes:
+                with self.edit() as weights:
+                    weights[name] = value
+                return
+            if name in self._options:
+                message = f"{name} is fixed when the layer is made"
+                raise AttributeError(message)
+        object.__setattr__(self, name, value)
+
+    def __dir__(self) -> Iterable[str]:
+        return [*super().__dir__(), *self._options, *self._spec.weight_shapes]
+
+    # -- copies and files --------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write options and weights to a file that `fastrnn.load` makes a layer from.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Ends in .npz, or in .safetensors if that package is installed.
+
+        Raises
+        ------
+        ValueError, ImportError
+            Another suffix, or .safetensors without the package.
+        """
+        _io.write(path, self._now.weights, {"layer": type(self).__name__, "format": 1, "options": self._options})
+
+    @classmethod
+    def _restore(cls: type[R], options: Mapping[str, Any], arrays: Mapping[str, Any]) -> R:
+        """A layer from the contents of a file, none of which is trusted."""
+        made = cls.__new__(cls)
+        if wrong := ({"input_size", "hidden_size", *COMMON, *cls._own} ^ options.keys()):
+            message = f"the stored options lack, or have without need: {', '.join(sorted(wrong))}"
+            raise ValueError(message)
+        try:
+            made._set_up(options)
+        except TypeError as error:
+            message = f"the stored options are wrong: {error}"
+            raise ValueError(message) from error
+        # Before anything of the stored sizes is made: one that was changed must not cost time and memory.
+        spec = made._spec
+        count = spec.num_layers * spec.directions * (4 if spec.bias else 2)
+        if len(arrays) != count:
+            message = f"there are {len(arrays)} stored weights; for the stored options there must be {count}"
+            raise ValueError(message)
+        made._rng = np.random.default_rng()
+        made._commit(_validate.flat_weights(arrays, spec))
+        return made
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "options": self._options,
+            "flat": self._now.weights.flat,
+            "rng": self._rng,
+            "attributes": dict(getattr(self, "__dict__", {})),  # of a subclass
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._set_up(state["options"])
+        self._rng = state["rng"]
+        self._commit(_validate.flat_weights(state["flat"], self._spec))
+        for name, value in state["attributes"].items():
+            setattr(self, name, value)
+
+    def __repr__(self) -> str:
+        shown = dict(self._options)
+        sizes = f"{shown.pop('input_size')}, {shown.pop('hidden_size')}"
+        options = "".join(f", {name}={value!r}" for name, value in shown.items() if value != DEFAULTS[name])
+        return f"{type(self).__name__}({sizes}{options})"

@@ -1,0 +1,148 @@
+"""What a forward pass leaves for the backward pass, and what the backward pass gives."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _validate
+from ._spec import Spec
+from ._weights import Weights
+from .backends import Packed
+
+Array = npt.NDArray[Any]
+
+
+class Tape:
+    """What `backward` needs from one `forward`.
+
+    It holds the packed weights (so backward runs on the same backend and instruction set), the call's inputs, y, and
+    the backend's buffer: per (t, n) 6H values for an LSTM, 5H for a GRU, H for an RNN, y included. x is held, not
+    copied: it must not change until backward.
+
+    A tape is used once. `backward(tape, retain=True)` keeps it for another time; `forward(..., tape=old)` takes its
+    memory for a new tape, after which the old one is void.
+
+    Attributes
+    ----------
+    spec : Spec
+        Cell, sizes and options.
+    steps, batch : int
+        T and N (1 without a batch axis).
+    consumed : bool
+        Whether `backward` can no longer use it.
+    """
+
+    __slots__ = (
+        "_buffer", "_ready", "batch", "batch_first", "batched", "c0", "dropout", "h0", "lengths", "mask", "owner",
+        "packed", "reset", "spec", "steps", "x", "y",
+    )  # fmt: skip
+
+    def __init__(
+        self, packed: Packed, buffer: object, x: Array, y: Array, h0: Array | None, c0: Array | None,
+        lengths: Array | None, reset: Array | None, mask: Array | None, dropout: Array | None,
+        batched: bool, batch_first: bool,
+    ) -> None:  # fmt: skip
+        self.packed = packed
+        self.spec = packed.spec
+        self.x: Array | None = x
+        self.y: Array | None = y
+        self.h0, self.c0 = h0, c0
+        self.lengths, self.reset, self.mask, self.dropout = lengths, reset, mask, dropout
+        self.batched, self.batch_first = batched, batch_first
+        self.steps, self.batch = x.shape[:2]
+        self.owner: object = None  # set by a layer, to know its tapes again
+        # One element or none. Taking it is a single list operation, so of two threads only one gets the buffer.
+        self._buffer = [buffer]
+        self._ready = True
+
+    @property
+    def consumed(self) -> bool:
+        return not self._ready
+
+    def check(self) -> None:
+        """Raise ValueError if the tape has been used."""
+        if not self._ready:
+            message = "tape has been used: backward consumes it unless retain=True, and so does forward(..., tape=it)"
+            raise ValueError(message)
+
+    def take(self) -> object:
+        """The buffer, for one user at a time."""
+        try:
+            return self._buffer.pop()
+        except IndexError:
+            message = "tape is in use by another call"
+            raise ValueError(message) from None
+
+    def give_back(self, buffer: object, ready: bool) -> None:
+        """Return the buffer; unless `ready`, only its memory is of use, and nothing else is kept alive."""
+        if not ready:
+            self.void()
+        self._buffer.append(buffer)
+
+    def void(self) -> None:
+        """Forget the inputs: this tape is not for backward any more."""
+        self._ready = False
+        self.x = self.y = self.h0 = self.c0 = self.lengths = self.reset = self.mask = self.dropout = None
+
+    def memory_for(self, backend: str) -> object | None:
+        """Give the buffer away to a new tape of a backend; None if that cannot use it."""
+        buffer = self.take()
+        self.void()
+        return buffer if self.packed.backend == backend else None
+
+    def __repr__(self) -> str:
+        where = f"{self.packed.backend} {self.packed.isa}".rstrip()
+        used = ", consumed" if self.consumed else ""
+        return f"<Tape of {self.spec.cell}, T={self.steps}, N={self.batch}, {where}{used}>"
+
+
+class Gradients:
+    """Gradients of one backward pass: the memory of one can be given to the next as `out`.
+
+    Attributes
+    ----------
+    x : ndarray, shaped like the input of `forward`
+    state : (dh0, dc0) for an LSTM, dh0 for the others; shaped like the state
+        Gradient with respect to the initial state, also if none was given.
+    weights : Weights
+        Mapping of PyTorch's names to read-only views of `flat`.
+    flat : ndarray, shape (weight_count,)
+        All weight gradients in `state_dict` order, writeable (clipping, averaging over processes).
+    """
+
+    __slots__ = ("dc0", "dh0", "dx", "flat", "spec", "state", "weights", "x")
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.flat: Array = np.empty(spec.weight_count, spec.dtype)
+        self.weights = Weights(spec, self.flat)
+        self.dx: Array = np.empty((0, 0, spec.input_size), spec.dtype)  # (T, N, I)
+        self.dh0: Array = np.empty((0, 0, 0), spec.dtype)  # (L*D, N, H)
+        self.dc0: Array | None = None
+        self.x: Array = self.dx
+        self.state: Any = self.dh0
+
+    def fit(self, tape: Tape) -> None:
+        """Make x and state the right size for a tape, in new memory where the old does not fit or is the tape's x."""
+        spec, batched, batch_first = self.spec, tape.batched, tape.batch_first
+        shape = (tape.steps, tape.batch, spec.input_size)
+        x = cast(Array, tape.x)
+        dense = self.dx.swapaxes(0, 1) if batched and batch_first else self.dx
+        if self.dx.shape != shape or not dense.flags.c_contiguous or _validate.overlap(self.dx, x):
+            if batched and batch_first:
+                self.dx = np.empty((tape.batch, tape.steps, spec.input_size), spec.dtype).swapaxes(0, 1)
+            else:
+                self.dx = np.empty(shape, spec.dtype)
+        states = _validate.state_shape(spec, tape.batch)
+        if self.dh0.shape != states:
+            self.dh0 = np.empty(states, spec.dtype)
+            self.dc0 = np.empty(states, spec.dtype) if spec.cell == "lstm" else None
+        self.x = self.dx[:, 0] if not batched else self.dx.swapaxes(0, 1) if batch_first else self.dx
+        h = self.dh0 if batched else self.dh0[:, 0]
+        self.state = h if self.dc0 is None else (h, self.dc0 if batched else self.dc0[:, 0])
+
+    def __repr__(self) -> str:
+        return f"<Gradients of {self.spec.cell}: x {self.x.shape}, {self.flat.size} weights of {self.spec.dtype}>"

@@ -1,0 +1,96 @@
+"""Named weights, or their gradients, as views of one flat buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _validate
+from ._spec import Spec
+
+Array = npt.NDArray[Any]
+
+
+class Weights(Mapping[str, Array]):
+    """Read-only mapping of PyTorch's names to read-only views, in `state_dict` order.
+
+    Attributes
+    ----------
+    flat : ndarray, shape (weight_count,)
+        The buffer behind the views: what an optimiser, a norm or an all-reduce wants. Read-only for the weights of a
+        layer, writeable for gradients.
+    """
+
+    __slots__ = ("_flat", "_views")
+
+    def __init__(self, spec: Spec, flat: Array) -> None:
+        self._flat = flat
+        visible = flat.view()
+        visible.flags.writeable = False
+        self._views = spec.views(visible)
+
+    @property
+    def flat(self) -> Array:
+        return self._flat
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __repr__(self) -> str:
+        lines = (f"    {name}: {self._views[name].shape}" for name in self)
+        return "\n".join((f"{type(self).__name__} of {self._flat.dtype}, {self._flat.size} in all", *lines))
+
+
+class Scratch(MutableMapping[str, Array]):
+    """Writeable copy of a layer's weights, inside `edit()`.
+
+    `weights[name] -= ...` and `weights[name] = array` write into one flat buffer, `weights.flat`. Names cannot be added
+    or removed.
+    """
+
+    __slots__ = ("_flat", "_spec", "_views")
+
+    def __init__(self, spec: Spec, flat: Array) -> None:
+        self._spec = spec
+        self._flat = np.array(flat)
+        self._views = spec.views(self._flat)
+
+    @property
+    def flat(self) -> Array:
+        """ndarray, shape (weight_count,): all weights in `state_dict` order."""
+        return self._flat
+
+    @flat.setter
+    def flat(self, value: Any) -> None:
+        if value is not self._flat:  # `weights.flat -= ...` ends in an assignment of the buffer to itself
+            self._flat[...] = _validate.flat_weights(value, self._spec)
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        view = self._views.get(name)
+        if view is None:
+            message = f"{name!r} is no weight of this layer; it must be one of {', '.join(self._views)}"
+            raise KeyError(message)
+        if value is not view:
+            view[...] = _validate.weight(name, value, self._spec)
+
+    def __delitem__(self, name: str) -> None:
+        message = f"{name!r} cannot be removed: a layer keeps all its weights"
+        raise TypeError(message)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)

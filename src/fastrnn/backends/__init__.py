@@ -1,0 +1,224 @@
+"""Which module does the arithmetic: compiled kernels ("cpp"), Numba ("numba") or NumPy ("numpy").
+
+The three modules have the same functions with the same arguments, written down in `Backend`.
+Nothing is imported before it is needed: `import fastrnn` costs no more than NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+import threading
+import warnings
+from contextvars import ContextVar, Token
+from typing import Any, Protocol, cast
+
+import numpy.typing as npt
+
+from .._spec import Spec
+
+Array = npt.NDArray[Any]
+
+MODULES = {"cpp": "_core", "numba": "_numba", "numpy": "_numpy"}  # in the order of the automatic choice
+VARIABLE = "FASTRNN_BACKEND"
+HINTS = {
+    "cpp": "it was not built: install a wheel, or the source with a C++20 compiler and without FASTRNN_PURE",
+    "numba": 'Numba is not installed: pip install "fastrnn[numba]"',
+}
+
+
+class Packed(Protocol):
+    """Immutable snapshot of a stack's weights in the layout one backend and instruction set want."""
+
+    @property
+    def spec(self) -> Spec: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+
+
+class Backend(Protocol):
+    """What every backend module offers. Arguments have been checked and made to fit before a call."""
+
+    NAME: str
+
+    def pack(self, spec: Spec, weights: Array) -> Packed: ...
+
+    def make_tape(self, packed: Any, steps: int, batch: int, reuse: object | None = None) -> object: ...
+
+    def forward(
+        self, packed: Any, x: Array, y: Array, h0: Array | None, c0: Array | None, hn: Array, cn: Array | None,
+        lengths: Array | None, reset: Array | None, mask: Array | None, dropout: Array | None, tape: object | None,
+    ) -> None: ...  # fmt: skip
+
+    def backward(
+        self, packed: Any, tape: object, x: Array, y: Array, h0: Array | None, c0: Array | None,
+        dy: Array | None, dhn: Array | None, dcn: Array | None, dx: Array | None, dh0: Array | None,
+        dc0: Array | None, dweights: Array | None, lengths: Array | None, reset: Array | None,
+        mask: Array | None, dropout: Array | None, retain: bool, accumulate: bool,
+    ) -> None: ...  # fmt: skip
+
+    def config(self) -> dict[str, object]: ...
+
+
+_loaded: dict[str, Backend] = {}
+_failed: dict[str, Exception] = {}
+_automatic: Backend | None = None
+_lock = threading.RLock()
+_chosen: ContextVar[Backend | None] = ContextVar("fastrnn_backend", default=None)
+
+
+def load(name: str) -> Backend:
+    """The backend module of that name.
+
+    Raises
+    ------
+    ValueError
+        The name is unknown, or `FASTRNN_ISA` names an instruction set that is absent or cannot run here.
+    ImportError
+        The backend exists but cannot be used on this installation.
+    """
+    module = _loaded.get(name)
+    if module is not None:
+        return module
+    if name not in MODULES:
+        message = f"unknown backend {name!r}; it must be one of {', '.join(map(repr, MODULES))}"
+        raise ValueError(message)
+    with _lock:
+        # A module that failed once is not imported again: the second attempt of an extension module may fail
+        # differently, and the first reason is the true one.
+        if name not in _failed:
+            try:
+                _loaded[name] = cast(Backend, importlib.import_module(f".{MODULES[name]}", __name__))
+                return _loaded[name]
+            except (ImportError, ValueError) as error:
+                _failed[name] = error
+    reason = _failed[name]
+    if isinstance(reason, ImportError):
+        message = f"backend {name!r} cannot be used: {HINTS.get(name) if _is_absent(name) else reason}"
+        raise ImportError(message) from reason
+    raise ValueError(*reason.args) from reason
+
+
+def _is_absent(name: str) -> bool:
+    """Whether a backend failed to load because it, or the package it is made for, is simply not installed."""
+    reason = _failed[name]
+    wanted = {"cpp": f"{__name__}.{MODULES['cpp']}", "numba": "numba"}.get(name)
+    return isinstance(reason, ModuleNotFoundError) and reason.name == wanted
+
+
+def current() -> Backend:
+    """The backend in force here: `backend(...)`, else `FASTRNN_BACKEND`, else the fastest that loads."""
+    chosen = _chosen.get()
+    if chosen is not None:
+        return chosen
+    return _automatic if _automatic is not None else _choose()
+
+
+def _choose() -> Backend:
+    global _automatic
+    with _lock:
+        if _automatic is not None:
+            return _automatic
+        explicit = os.environ.get(VARIABLE)
+        if explicit:
+            if explicit not in MODULES:
+                message = f"{VARIABLE} is {explicit!r}; it must be one of {', '.join(map(repr, MODULES))}"
+                raise ValueError(message)
+            module = load(explicit)
+        else:
+            module = _first_that_loads()
+        _automatic = module
+        return module
+
+
+def _first_that_loads() -> Backend:
+    """Automatic choice; only a failed import leads to the next backend, any other error is the caller's."""
+    for name in MODULES:
+        try:
+            module = load(name)
+        except ImportError:
+            continue
+        broken = [f"{n!r} failed to import ({_failed[n]})" for n in MODULES if n in _failed and not _is_absent(n)]
+        if broken or name == "numpy":
+            told = f"; {', '.join(broken)}" if broken else ", without compiled kernels and without Numba"
+            advice = f'. To speed it up: pip install "fastrnn[numba]" ({VARIABLE}=numpy makes this a choice)'
+            message = f"fastrnn runs on its {name!r} backend{told}{advice if name == 'numpy' else ''}"
+            warnings.warn(message, RuntimeWarning, stacklevel=_outside())
+        return module
+    raise AssertionError  # the NumPy backend needs nothing that this package does not need
+
+
+def _outside() -> int:
+    """Stack level of the nearest caller outside this package, so that a warning points at the user's line."""
+    package = __name__.split(".")[0]
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def available() -> tuple[str, ...]:
+    """Names of the backends that can be used on this installation, in the order of the automatic choice."""
+    return tuple(name for name in MODULES if _is_available(name))
+
+
+def _is_available(name: str) -> bool:
+    if name == "numba" and name not in _loaded:  # looked for, not imported: importing Numba takes a second
+        return name not in _failed and importlib.util.find_spec("numba") is not None
+    try:
+        load(name)
+    except (ImportError, ValueError):
+        return False
+    return True
+
+
+def active_isa(module: Backend) -> str:
+    """Instruction set that `module.pack` packs for now; "" for the backends that have none."""
+    return _core_isa(module) if module.NAME == "cpp" else ""
+
+
+def _core_isa(module: Any) -> str:
+    probe = getattr(module, "active_isa", None)
+    return str(probe() if probe is not None else module.config()["isa_active"])
+
+
+class backend:
+    """Context manager that chooses the backend of every call inside it, in this thread or task.
+
+    Parameters
+    ----------
+    name : {"cpp", "numba", "numpy"}
+        Never replaced by another: what cannot be used raises.
+
+    Raises
+    ------
+    ValueError
+        Unknown name.
+    ImportError
+        The backend cannot be used on this installation.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> lstm = fastrnn.LSTM(4, 8, rng=0)
+    >>> with fastrnn.backend("numpy"):
+    ...     y, state = lstm(np.zeros((5, 1, 4)))
+    """
+
+    def __init__(self, name: str) -> None:
+        self._module = load(name)
+        self._tokens: list[Token[Backend | None]] = []
+
+    def __enter__(self) -> backend:
+        self._tokens.append(_chosen.set(self._module))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _chosen.reset(self._tokens.pop())
+
+    def __repr__(self) -> str:
+        return f"fastrnn.backend({self._module.NAME!r})"

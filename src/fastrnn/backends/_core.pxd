@@ -1,0 +1,116 @@
+"""The C interface of the core, for Cython. Shapes and meanings are in fastrnn/fastrnn.h."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+
+
+cdef extern from "fastrnn/fastrnn.h" nogil:
+    ctypedef enum fastrnn_status:
+        FASTRNN_OK
+        FASTRNN_TOO_LARGE
+        FASTRNN_UNKNOWN_ISA
+        FASTRNN_ISA_NOT_RUNNABLE
+
+    cdef enum:
+        FASTRNN_RNN
+        FASTRNN_LSTM
+        FASTRNN_GRU
+        FASTRNN_GRU_RESET_BEFORE
+        FASTRNN_STANDARD
+        FASTRNN_RELU
+        FASTRNN_CLAMP
+        FASTRNN_F32
+        FASTRNN_F64
+
+    ctypedef struct fastrnn_problem:
+        uint32_t struct_size
+        uint32_t cell
+        uint32_t activation
+        uint32_t dtype
+        int64_t T
+        int64_t N
+        int64_t I
+        int64_t H
+        int64_t L
+        uint32_t D
+        uint32_t bias
+        int32_t isa
+        uint32_t retain
+
+    ctypedef struct fastrnn_sizes:
+        uint32_t struct_size
+        uint32_t threads
+        int64_t weights
+        int64_t packed
+        int64_t packed_backward
+        int64_t tape
+        int64_t forward_workspace
+        int64_t backward_workspace
+        double work
+
+    ctypedef struct fastrnn_forward_args:
+        uint32_t struct_size
+        const void* packed
+        const void* x
+        int64_t x_t
+        int64_t x_n
+        void* y
+        int64_t y_t
+        int64_t y_n
+        const void* h0
+        const void* c0
+        void* hn
+        void* cn
+        const int64_t* lengths
+        const uint8_t* reset
+        const uint8_t* mask
+        const void* dropout
+        void* tape
+        void* workspace
+
+    ctypedef struct fastrnn_backward_args:
+        uint32_t struct_size
+        uint32_t accumulate
+        const void* packed_backward
+        const void* x
+        int64_t x_t
+        int64_t x_n
+        const void* y
+        int64_t y_t
+        int64_t y_n
+        const void* h0
+        const void* c0
+        const void* dy
+        int64_t dy_t
+        int64_t dy_n
+        const void* dhn
+        const void* dcn
+        void* dx
+        int64_t dx_t
+        int64_t dx_n
+        void* dh0
+        void* dc0
+        void* dweights
+        const int64_t* lengths
+        const uint8_t* reset
+        const uint8_t* mask
+        const void* dropout
+        void* tape
+        void* workspace
+
+    fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes)
+    fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights, void* packed, void* packed_backward)
+    fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_forward_args* args)
+    fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_backward_args* args)
+
+    int32_t fastrnn_isa_count()
+    const char* fastrnn_isa_name(int32_t index)
+    int32_t fastrnn_isa_runnable(int32_t index)
+    fastrnn_status fastrnn_isa_active(int32_t* index)
+    fastrnn_status fastrnn_set_isa(const char* name)
+
+    int32_t fastrnn_get_num_threads()
+    void fastrnn_set_num_threads(int32_t threads)
+
+    const char* fastrnn_status_text(fastrnn_status status)
+    const char* fastrnn_version()
+    const char* fastrnn_compiler()

@@ -1,0 +1,67 @@
+"""Types of the compiled backend; what the functions do is written in `Backend` of this package's `__init__`."""
+
+from typing import Any, final
+
+import numpy.typing as npt
+
+from .._spec import Spec
+
+Array = npt.NDArray[Any]
+NAME: str
+
+@final
+class Buffer:
+    @property
+    def nbytes(self) -> int: ...
+
+@final
+class Packed:
+    @property
+    def spec(self) -> Spec: ...
+    @property
+    def backend(self) -> str: ...
+    @property
+    def isa(self) -> str: ...
+
+def pack(spec: Spec, weights: Array) -> Packed: ...
+def make_tape(packed: Packed, steps: int, batch: int, reuse: object | None = None) -> Buffer: ...
+def forward(
+    packed: Packed,
+    x: Array,
+    y: Array,
+    h0: Array | None,
+    c0: Array | None,
+    hn: Array,
+    cn: Array | None,
+    lengths: Array | None,
+    reset: Array | None,
+    mask: Array | None,
+    dropout: Array | None,
+    tape: Buffer | None,
+) -> None: ...
+def backward(
+    packed: Packed,
+    tape: Buffer,
+    x: Array,
+    y: Array,
+    h0: Array | None,
+    c0: Array | None,
+    dy: Array | None,
+    dhn: Array | None,
+    dcn: Array | None,
+    dx: Array | None,
+    dh0: Array | None,
+    dc0: Array | None,
+    dweights: Array | None,
+    lengths: Array | None,
+    reset: Array | None,
+    mask: Array | None,
+    dropout: Array | None,
+    retain: bool,
+    accumulate: bool,
+) -> None: ...
+def config() -> dict[str, object]: ...
+def set_num_threads(n: int) -> None: ...
+def get_num_threads() -> int: ...
+def isa_active() -> str: ...
+def force_isa(name: str | None) -> None: ...

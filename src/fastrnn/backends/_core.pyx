@@ -1,0 +1,287 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The compiled backend: memory, strides and the GIL around the C interface, nothing else.
+
+Arguments have been checked by `fastrnn._validate` and made to fit by `fastrnn.functional`; a status other than ok that
+still comes back from C becomes an exception here.
+"""
+
+import os
+
+import numpy as np
+
+cimport numpy as cnp
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+cnp.import_array()
+
+cdef extern from "stdlib.h" nogil:
+    int posix_memalign(void** memory, size_t alignment, size_t size)
+
+NAME = "cpp"
+
+# Below this many operations (about 20 microseconds at 50 GFLOP/s) a call is shorter than the GIL's hand-over could save.
+cdef double RELEASE_WORK = 1e6
+cdef enum:
+    LINE = 64
+
+
+cdef check(fastrnn_status status):
+    if status == FASTRNN_OK:
+        return
+    text = fastrnn_status_text(status).decode()
+    if status == FASTRNN_TOO_LARGE:
+        raise MemoryError(f"fastrnn: {text}")
+    raise ValueError(f"fastrnn: {text}")
+
+
+cdef class Buffer:
+    """A block of memory on a 64-byte boundary."""
+
+    cdef void* memory
+    cdef readonly int64_t nbytes
+
+    def __cinit__(self, int64_t nbytes):
+        self.memory = NULL
+        self.nbytes = nbytes
+        if posix_memalign(&self.memory, LINE, <size_t>(nbytes if nbytes > 0 else LINE)) != 0:
+            self.memory = NULL
+            raise MemoryError(f"fastrnn: {nbytes} bytes of memory are not to be had")
+
+    def __dealloc__(self):
+        free(self.memory)
+
+
+cdef class Packed:
+    """Immutable snapshot of a stack's weights, in the panels of one instruction set.
+
+    The panels of the backward pass are made when they are first asked for, from a copy of the weights.
+    """
+
+    cdef readonly object spec
+    cdef readonly str isa
+    cdef object weights
+    cdef Buffer forward
+    cdef Buffer backward
+    cdef fastrnn_problem problem  # T and N of the last call
+    cdef fastrnn_sizes sizes      # for them
+    cdef int64_t h_rows           # L*D
+
+    @property
+    def backend(self):
+        return NAME
+
+    cdef plan(self, int64_t steps, int64_t batch, bint retain):
+        # Under the GIL; callers copy problem and sizes before they release it.
+        if self.problem.T == steps and self.problem.N == batch and self.problem.retain == retain:
+            return
+        cdef fastrnn_problem problem = self.problem
+        problem.T = steps
+        problem.N = batch
+        problem.retain = retain
+        check(fastrnn_plan(&problem, &self.sizes))
+        self.problem = problem
+
+    cdef backward_panels(self):
+        if self.backward is None:
+            backward = Buffer(self.sizes.packed_backward)
+            check(fastrnn_pack(&self.problem, cnp.PyArray_DATA(self.weights), NULL, backward.memory))
+            self.backward = backward
+        return self.backward
+
+
+cdef uint32_t cell_code(spec):
+    if spec.cell == "rnn":
+        return FASTRNN_RNN
+    if spec.cell == "lstm":
+        return FASTRNN_LSTM
+    return FASTRNN_GRU if spec.reset_after else FASTRNN_GRU_RESET_BEFORE
+
+
+cdef uint32_t activation_code(spec):
+    if spec.exact:
+        return FASTRNN_CLAMP
+    return FASTRNN_RELU if spec.cell == "rnn" and spec.nonlinearity == "relu" else FASTRNN_STANDARD
+
+
+def pack(spec, weights):
+    """Weights (weight_count,) of a Spec -> Packed, for the active instruction set."""
+    cdef Packed packed = Packed()
+    cdef fastrnn_problem* p = &packed.problem
+    memset(p, 0, sizeof(fastrnn_problem))
+    p.struct_size = sizeof(fastrnn_problem)
+    packed.sizes.struct_size = sizeof(fastrnn_sizes)
+    p.cell = cell_code(spec)
+    p.activation = activation_code(spec)
+    p.dtype = FASTRNN_F32 if spec.dtype_name == "float32" else FASTRNN_F64
+    p.T = p.N = 1
+    p.I = spec.input_size
+    p.H = spec.hidden_size
+    p.L = spec.num_layers
+    p.D = spec.directions
+    p.bias = spec.bias
+    check(fastrnn_isa_active(&p.isa))
+    check(fastrnn_plan(p, &packed.sizes))
+    packed.spec = spec
+    packed.isa = fastrnn_isa_name(p.isa).decode()
+    packed.h_rows = p.L * p.D
+    packed.weights = np.array(weights, copy=True, order="C")
+    packed.forward = Buffer(packed.sizes.packed)
+    check(fastrnn_pack(p, cnp.PyArray_DATA(packed.weights), packed.forward.memory, NULL))
+    return packed
+
+
+def make_tape(Packed packed not None, int64_t steps, int64_t batch, reuse=None):
+    """Memory for what backward needs of `steps` x `batch`; that of `reuse` if it is large enough."""
+    packed.plan(steps, batch, False)
+    if isinstance(reuse, Buffer) and (<Buffer>reuse).nbytes >= packed.sizes.tape:
+        return reuse
+    return Buffer(packed.sizes.tape)
+
+
+cdef inline void* data(array) noexcept:
+    return NULL if array is None else cnp.PyArray_DATA(array)
+
+
+cdef inline int64_t stride(array, int axis) noexcept:
+    """In elements. An axis of length 1 or 0 may have any stride, and NumPy then says anything."""
+    if array is None or cnp.PyArray_DIM(array, axis) <= 1:
+        return 0
+    return cnp.PyArray_STRIDE(array, axis) // cnp.PyArray_ITEMSIZE(array)
+
+
+def forward(
+    Packed packed not None, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, Buffer tape
+):
+    """One call over a whole sequence; see `fastrnn.backends.Backend`."""
+    cdef fastrnn_forward_args a
+    cdef fastrnn_problem problem
+    cdef fastrnn_status status
+    memset(&a, 0, sizeof(a))
+    packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), False)
+    problem = packed.problem
+    if tape is not None and tape.nbytes < packed.sizes.tape:
+        raise ValueError("fastrnn: the tape's memory is too small for this call")
+    a.struct_size = sizeof(a)
+    a.packed = packed.forward.memory
+    a.x, a.x_t, a.x_n = data(x), stride(x, 0), stride(x, 1)
+    a.y, a.y_t, a.y_n = data(y), stride(y, 0), stride(y, 1)
+    a.h0, a.c0, a.hn, a.cn = data(h0), data(c0), data(hn), data(cn)
+    a.lengths = <const int64_t*>data(lengths)
+    a.reset = <const uint8_t*>data(reset)
+    a.mask = <const uint8_t*>data(mask)
+    a.dropout = data(dropout)
+    a.tape = NULL if tape is None else tape.memory
+    cdef Buffer workspace = Buffer(packed.sizes.forward_workspace)
+    a.workspace = workspace.memory
+    if packed.sizes.work > RELEASE_WORK:
+        with nogil:
+            status = fastrnn_forward(&problem, &a)
+    else:
+        status = fastrnn_forward(&problem, &a)
+    if status != FASTRNN_OK:
+        check(status)
+
+
+def backward(
+    Packed packed not None, Buffer tape not None, x, y, h0, c0, dy, dhn, dcn, dx, dh0, dc0, dweights, lengths, reset, mask,
+    dropout, bint retain, bint accumulate
+):
+    """Gradients of one forward call; see `fastrnn.backends.Backend`."""
+    cdef fastrnn_backward_args a
+    cdef fastrnn_problem problem
+    cdef fastrnn_status status
+    memset(&a, 0, sizeof(a))
+    packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), retain)
+    problem = packed.problem
+    if tape.nbytes < packed.sizes.tape:
+        raise ValueError("fastrnn: the tape's memory is too small for this call")
+    cdef Buffer panels = packed.backward_panels()
+    cdef Buffer workspace = Buffer(packed.sizes.backward_workspace)
+    a.struct_size = sizeof(a)
+    a.accumulate = accumulate
+    a.packed_backward = panels.memory
+    a.x, a.x_t, a.x_n = data(x), stride(x, 0), stride(x, 1)
+    a.y, a.y_t, a.y_n = data(y), stride(y, 0), stride(y, 1)
+    a.h0, a.c0 = data(h0), data(c0)
+    a.dy, a.dy_t, a.dy_n = data(dy), stride(dy, 0), stride(dy, 1)
+    a.dhn, a.dcn = data(dhn), data(dcn)
+    a.dx, a.dx_t, a.dx_n = data(dx), stride(dx, 0), stride(dx, 1)
+    a.dh0, a.dc0, a.dweights = data(dh0), data(dc0), data(dweights)
+    a.lengths = <const int64_t*>data(lengths)
+    a.reset = <const uint8_t*>data(reset)
+    a.mask = <const uint8_t*>data(mask)
+    a.dropout = data(dropout)
+    a.tape = tape.memory
+    a.workspace = workspace.memory
+    if packed.sizes.work > RELEASE_WORK:
+        with nogil:
+            status = fastrnn_backward(&problem, &a)
+    else:
+        status = fastrnn_backward(&problem, &a)
+    if status != FASTRNN_OK:
+        check(status)
+
+
+def config():
+    """Facts about this build and this machine."""
+    cdef int32_t active = -1
+    names = [fastrnn_isa_name(i).decode() for i in range(fastrnn_isa_count())]
+    runnable = [name for i, name in enumerate(names) if fastrnn_isa_runnable(i)]
+    check(fastrnn_isa_active(&active))
+    return {
+        "isas_built": names,
+        "isas_runnable": runnable,
+        "isa_active": names[active],
+        "compiler": fastrnn_compiler().decode(),
+        "core_version": fastrnn_version().decode(),
+    }
+
+
+def set_num_threads(int32_t n):
+    fastrnn_set_num_threads(n)
+
+
+def get_num_threads():
+    return fastrnn_get_num_threads()
+
+
+def isa_active():
+    """Name of the instruction set the next packed weights are made for."""
+    cdef int32_t active = -1
+    check(fastrnn_isa_active(&active))
+    return fastrnn_isa_name(active).decode()
+
+
+def force_isa(name):
+    """For tests: pack for this instruction set from now on; None: choose automatically again.
+
+    Raises
+    ------
+    ValueError
+        It was not built, or cannot run here.
+    """
+    cdef bytes encoded
+    cdef fastrnn_status status
+    if name is None:
+        status = fastrnn_set_isa(NULL)
+    else:
+        encoded = name.encode()
+        status = fastrnn_set_isa(encoded)
+    if status != FASTRNN_OK:
+        raise ValueError(isa_error("force_isa", name, status))
+
+
+cdef isa_error(source, name, fastrnn_status status):
+    names = [fastrnn_isa_name(i).decode() for i in range(fastrnn_isa_count())]
+    runnable = [n for i, n in enumerate(names) if fastrnn_isa_runnable(i)]
+    why = "was not built" if status == FASTRNN_UNKNOWN_ISA else "cannot run on this CPU"
+    return f"{source}: instruction set {name!r} {why}; it must be one of {runnable}"
+
+
+# A forced instruction set that is not there is an error at import, never a silent other one.
+cdef int32_t _index = -1
+cdef fastrnn_status _status = fastrnn_isa_active(&_index)
+if _status != FASTRNN_OK:
+    raise ValueError(isa_error("FASTRNN_ISA", os.environ.get("FASTRNN_ISA"), _status))

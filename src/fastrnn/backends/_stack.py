@@ -1,0 +1,356 @@
+"""Layers x directions: everything the NumPy and the Numba backend have in common.
+
+A stack runs `num_layers * directions` single directions one after the other. `Twin` walks through them, keeps lengths,
+resets, masks and dropout in order, and does the products over all T*N rows; a `Kernels` object brings the products and
+the time loops of one backend. State k = layer * D + direction, as in PyTorch.
+
+Letters: T steps, N batch, I input, H hidden, G gates, D directions, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .._spec import Spec
+
+Array = npt.NDArray[np.floating[Any]]
+Flags = npt.NDArray[np.bool_]
+Lengths = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What one direction does at (t, n). None stands for the common case and costs nothing per step.
+
+    zero : bool (T, N) or None (never)
+        The state is set to zero before the step.
+    run : bool (T, N) or None (always)
+        The cell runs; elsewhere the state stays.
+    live : bool (T, N) or None (always)
+        t < lengths[n]; elsewhere the output is zero.
+    """
+
+    reverse: bool
+    zero: Flags | None
+    run: Flags | None
+    live: Flags | None
+
+    def steps(self, count: int) -> range:
+        """Step numbers in the order in which this direction runs."""
+        return range(count - 1, -1, -1) if self.reverse else range(count)
+
+
+def schedules(
+    spec: Spec, steps: int, lengths: Lengths | None, reset: Flags | None, mask: Flags | None
+) -> list[Schedule]:
+    """One Schedule per direction, shared by all layers.
+
+    A reset at t is a boundary between t-1 and t: the forward direction meets it before step t, the reverse direction
+    before step t-1. One beyond the end of its row is no boundary.
+    """
+    live = None if lengths is None else np.arange(steps)[:, None] < lengths
+    run = live if mask is None else mask if live is None else mask & live
+    if reset is not None and live is not None:
+        reset = reset & live
+    out = [Schedule(False, reset, run, live)]
+    if spec.bidirectional:
+        backward = None
+        if reset is not None:
+            backward = np.zeros_like(reset)
+            backward[:-1] = reset[1:]
+        out.append(Schedule(True, backward, run, live))
+    return out
+
+
+def states_before(states: Array, initial: Array | None, schedule: Schedule) -> Array:
+    """State (T, N, H) that the cell saw at every step that it ran, from the states after every step.
+
+    Elsewhere the values mean nothing.
+    """
+    before = np.empty(states.shape, states.dtype)
+    first = 0 if initial is None else initial
+    if schedule.reverse:
+        before[:-1] = states[1:]
+        before[-1:] = first
+        if schedule.live is not None:  # a row starts at its own end, not at T
+            start = ~schedule.live[1:, :, None]
+            np.copyto(before[:-1], first, where=start)
+    else:
+        before[1:] = states[:-1]
+        before[:1] = first
+    if schedule.zero is not None:
+        before[schedule.zero] = 0
+    return before
+
+
+class Kernels(Protocol):
+    """Products and time loops of one backend, for one direction. `weights` is what `prepare` made."""
+
+    def prepare(self, spec: Spec, w: Array, u: Array, b: Array | None, c: Array | None) -> Any:
+        """Snapshot of weight_ih (G*H, I), weight_hh (G*H, H), bias_ih and bias_hh (G*H,) in this backend's layout."""
+
+    def project(self, weights: Any, x: Array, gates: Array) -> None:
+        """gates (T, N, G*H) = x (T, N, I) W' + biases, all steps at once."""
+
+    def forward_steps(
+        self, weights: Any, gates: Array, aux: Array | None, y: Array, h: Array, c: Array | None, schedule: Schedule
+    ) -> tuple[Array, Array | None]:
+        """Run the time loop from h, c (N, H), which may be overwritten; give the final state.
+
+        gates enters as the projection and leaves, if aux is kept or the cell needs none, as the activated gates.
+        y (T, N, H): output, where the cell does not run the kept state.
+        aux (T, N, H), only with a tape: LSTM the cell state, GRU with reset_after U_n h + c_n.
+        """
+
+    def backward_steps(
+        self, weights: Any, saved: Saved, dy: Array | None, dh: Array, dc: Array | None, schedule: Schedule
+    ) -> tuple[Array, Array | None]:
+        """Run the time loop backwards, dh and dc (N, H) from final to initial state, in place.
+
+        Gives the gradients of the recurrent product U h + c (T, N, G*H) and, where it differs (GRU with reset_after),
+        the candidate's share (T, N, H) of the gradient of the input product W x + b.
+        """
+
+    def input_gradient(self, weights: Any, dgates: Array) -> Array:
+        """(M, I) = dgates (M, G*H) W."""
+
+    def add_product(self, out: Array, left: Array, right: Array) -> None:
+        """out (J, K) += left (M, J)' right (M, K)."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What backward reads of a direction: gates (T, N, G*H), else (T, N, H): aux, output y, states before each step."""
+
+    gates: Array | None
+    aux: Array | None
+    y: Array
+    h_before: Array
+    c_before: Array | None
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Immutable snapshot of a stack's weights in one backend's layout."""
+
+    spec: Spec
+    backend: str
+    isa: str
+    weights: tuple[Any, ...]  # one per state k
+
+
+class TapeBuffer:
+    """What backward needs of one forward besides its arguments, in one block of memory.
+
+    gates and aux (see `Kernels.forward_steps`) of every direction, None where the cell has none; outputs: y of
+    every layer but the last.
+    """
+
+    def __init__(self, spec: Spec, steps: int, batch: int, reuse: object | None) -> None:
+        saves_gates = spec.cell != "rnn"  # the slope of tanh and relu is known from the output
+        saves_aux = spec.cell == "lstm" or (spec.cell == "gru" and spec.reset_after)
+        hidden, directions = spec.hidden_size, spec.directions
+        count = spec.num_layers * directions
+        widths = [spec.gates * hidden * saves_gates] * count + [hidden * saves_aux] * count
+        widths += [directions * hidden] * (spec.num_layers - 1)
+        size = steps * batch * sum(widths)
+        memory = reuse.memory if isinstance(reuse, TapeBuffer) else None
+        if memory is None or memory.dtype != spec.dtype or memory.size < size:
+            memory = np.empty(size, spec.dtype)
+        self.memory: Array = memory
+        parts = iter(_cut(memory, steps, batch, widths))
+        self.gates = [next(parts) for _ in range(count)]
+        self.aux = [next(parts) for _ in range(count)]
+        self.outputs = [next(parts) for _ in range(spec.num_layers - 1)]
+
+
+def _cut(memory: Array, steps: int, batch: int, widths: list[int]) -> Iterator[Any]:
+    """Consecutive (T, N, width) views of one buffer; None for width 0."""
+    start = 0
+    for width in widths:
+        stop = start + steps * batch * width
+        yield memory[start:stop].reshape(steps, batch, width) if width else None
+        start = stop
+
+
+class Twin:
+    """The backend interface (pack, make_tape, forward, backward) over one `Kernels`."""
+
+    def __init__(self, name: str, kernels: Kernels) -> None:
+        self.name = name
+        self.kernels = kernels
+
+    def pack(self, spec: Spec, weights: Array) -> Packed:
+        """Copy flat weights (spec.weight_count,) in state_dict order into this backend's layout."""
+        tensors = list(spec.views(weights).values())
+        per = 4 if spec.bias else 2
+        groups = [tensors[start : start + per] for start in range(0, len(tensors), per)]
+        none = [] if spec.bias else [None, None]
+        prepared = tuple(self.kernels.prepare(spec, *group, *none) for group in groups)
+        return Packed(spec, self.name, "", prepared)
+
+    def make_tape(self, packed: Packed, steps: int, batch: int, reuse: object | None = None) -> TapeBuffer:
+        """Buffer for one forward of T steps and N rows; takes over the memory of `reuse` if that is large enough."""
+        return TapeBuffer(packed.spec, steps, batch, reuse)
+
+    def forward(
+        self, packed: Packed, x: Array, y: Array, h0: Array | None, c0: Array | None, hn: Array, cn: Array | None,
+        lengths: Lengths | None, reset: Flags | None, mask: Flags | None, dropout: Array | None,
+        tape: TapeBuffer | None,
+    ) -> None:  # fmt: skip
+        """Run the stack on x (T, N, I) into y (T, N, D*H), hn, cn (L*D, N, H); keep in `tape` what backward needs."""
+        spec = packed.spec
+        steps, batch = x.shape[:2]
+        plan = schedules(spec, steps, lengths, reset, mask)
+        scratch: Array | None = None
+        if tape is None or spec.cell == "rnn":
+            scratch = np.empty((steps, batch, spec.gates * spec.hidden_size), spec.dtype)
+        with np.errstate(all="ignore"):
+            for layer in range(spec.num_layers):
+                out = y
+                if layer < spec.num_layers - 1:
+                    out = np.empty((steps, batch, y.shape[2]), spec.dtype) if tape is None else tape.outputs[layer]
+                for direction, schedule in enumerate(plan):
+                    k = layer * spec.directions + direction
+                    self._forward_one(packed, k, x, out, h0, c0, hn, cn, schedule, tape, scratch)
+                x = out
+                if dropout is not None and layer < spec.num_layers - 1:
+                    x = x * dropout[layer]
+
+    def _forward_one(
+        self, packed: Packed, k: int, x: Array, y: Array, h0: Array | None, c0: Array | None, hn: Array,
+        cn: Array | None, schedule: Schedule, tape: TapeBuffer | None, scratch: Array | None,
+    ) -> None:  # fmt: skip
+        """Direction k: its half of y, its row of hn and cn."""
+        spec, weights = packed.spec, packed.weights[k]
+        gates = scratch if scratch is not None or tape is None else tape.gates[k]
+        assert gates is not None
+        aux = None if tape is None else tape.aux[k]
+        half = _half(spec, y, k)
+        h = _state(spec, x.shape[1], h0, k)
+        c = _state(spec, x.shape[1], c0, k) if spec.cell == "lstm" else None
+        self.kernels.project(weights, x, gates)
+        h, c = self.kernels.forward_steps(weights, gates, aux, half, h, c, schedule)
+        hn[k] = h
+        if cn is not None and c is not None:
+            cn[k] = c
+        if schedule.live is not None:
+            half[~schedule.live] = 0
+
+    def backward(
+        self, packed: Packed, tape: TapeBuffer, x: Array, y: Array, h0: Array | None, c0: Array | None,
+        dy: Array | None, dhn: Array | None, dcn: Array | None, dx: Array | None, dh0: Array | None,
+        dc0: Array | None, dweights: Array | None, lengths: Lengths | None, reset: Flags | None, mask: Flags | None,
+        dropout: Array | None, retain: bool, accumulate: bool,
+    ) -> None:  # fmt: skip
+        """Gradients dx, dh0, dc0 and dweights of a loss, given its gradients dy, dhn, dcn; None: not wanted, or zero.
+
+        The tape always survives, so `retain` changes nothing here.
+        """
+        spec = packed.spec
+        plan = schedules(spec, x.shape[0], lengths, reset, mask)
+        if dweights is not None and not accumulate:
+            dweights[...] = 0
+        weight_views = None if dweights is None else list(spec.views(dweights).values())
+        per = 4 if spec.bias else 2
+        with np.errstate(all="ignore"):
+            for layer in reversed(range(spec.num_layers)):
+                out = y if layer == spec.num_layers - 1 else tape.outputs[layer]
+                source = x if layer == 0 else tape.outputs[layer - 1]
+                if layer > 0 and dropout is not None:
+                    source = source * dropout[layer - 1]
+                dsource = dx if layer == 0 else np.empty(source.shape, spec.dtype)
+                if dsource is not None:
+                    dsource[...] = 0
+                for direction, schedule in enumerate(plan):
+                    k = layer * spec.directions + direction
+                    half = _half(spec, out, k)
+                    saved = _saved(spec, tape, half, h0, c0, k, schedule)
+                    dh = _state(spec, x.shape[1], dhn, k)
+                    dc = _state(spec, x.shape[1], dcn, k) if spec.cell == "lstm" else None
+                    dhalf = None if dy is None else _half(spec, dy, k)
+                    dgates, dnew = self.kernels.backward_steps(packed.weights[k], saved, dhalf, dh, dc, schedule)
+                    if dh0 is not None:
+                        dh0[k] = dh
+                    if dc0 is not None and dc is not None:
+                        dc0[k] = dc
+                    wanted = None if weight_views is None else weight_views[k * per : (k + 1) * per]
+                    self._products(packed, k, source, saved, dgates, dnew, schedule.run, dsource, wanted)
+                dy = dsource
+                if layer > 0 and dropout is not None and dy is not None:
+                    dy *= dropout[layer - 1]
+
+    def _products(
+        self, packed: Packed, k: int, x: Array, saved: Saved, dgates: Array, dnew: Array | None, run: Flags | None,
+        dx: Array | None, dweights: list[Array] | None,
+    ) -> None:  # fmt: skip
+        """Products over all rows at once: dU += dG' h, dW += dG' x, both biases += sum of dG, dx += dG W.
+
+        Only rows whose cell ran take part, so that what stands in padding, NaN included, cannot reach a sum.
+        """
+        spec, size = packed.spec, packed.spec.hidden_size
+        grads = _rows(dgates, run)
+        if dweights is not None:
+            self._recurrent_gradient(spec, dweights[1], grads, saved, run)
+            if spec.bias:
+                dweights[3] += grads.sum(axis=0)
+        if dnew is not None:
+            grads[:, 2 * size :] = _rows(dnew, run)
+        if dweights is not None:
+            self.kernels.add_product(dweights[0], grads, _rows(x, run))
+            if spec.bias:
+                dweights[2] += grads.sum(axis=0)
+        if dx is not None:
+            gradient = self.kernels.input_gradient(packed.weights[k], grads)
+            if run is None:
+                dx += gradient.reshape(dx.shape)
+            else:
+                dx[run] += gradient
+
+    def _recurrent_gradient(self, spec: Spec, du: Array, grads: Array, saved: Saved, run: Flags | None) -> None:
+        """dU (G*H, H) += dG' times what U multiplied: h before the step; for the older GRU's candidate r * h."""
+        before = _rows(saved.h_before, run)
+        if spec.cell != "gru" or spec.reset_after:
+            self.kernels.add_product(du, grads, before)
+            return
+        size = spec.hidden_size
+        assert saved.gates is not None
+        reset = _rows(saved.gates[:, :, :size], run)
+        self.kernels.add_product(du[: 2 * size], grads[:, : 2 * size], before)
+        self.kernels.add_product(du[2 * size :], grads[:, 2 * size :], reset * before)
+
+
+def _half(spec: Spec, y: Array, k: int) -> Array:
+    """The columns of y (T, N, D*H) that belong to direction k."""
+    start = (k % spec.directions) * spec.hidden_size
+    return y[:, :, start : start + spec.hidden_size]
+
+
+def _state(spec: Spec, batch: int, states: Array | None, k: int) -> Array:
+    """Working copy (N, H) of state k; zeros if there is none."""
+    if states is None:
+        return np.zeros((batch, spec.hidden_size), spec.dtype)
+    copy: Array = states[k].copy()
+    return copy
+
+
+def _rows(values: Array, run: Flags | None) -> Array:
+    """(T, N, K) as the (M, K) of its rows that ran."""
+    return values.reshape(-1, values.shape[2]) if run is None else values[run]
+
+
+def _saved(
+    spec: Spec, tape: TapeBuffer, y: Array, h0: Array | None, c0: Array | None, k: int, schedule: Schedule
+) -> Saved:
+    """Direction k's part of the tape."""
+    h_before = states_before(y, None if h0 is None else h0[k], schedule)
+    c_before = None
+    if spec.cell == "lstm":
+        # unlike y, the cell states on the tape are kept through padding: no look at `live` is needed, nor harmful
+        c_before = states_before(tape.aux[k], None if c0 is None else c0[k], schedule)
+    return Saved(tape.gates[k], tape.aux[k], y, h_before, c_before)

@@ -1,0 +1,388 @@
+"""Recurrent layers as pure functions of arrays and packed weights.
+
+`pack` makes a snapshot of the weights for the backend in force; `infer` runs it keeping nothing; `forward` leaves a
+`Tape` from which `backward` makes `Gradients`. `lstm`, `gru` and `rnn` do one inference from a mapping of weights. The
+classes `fastrnn.LSTM`, `fastrnn.GRU` and `fastrnn.RNN` add names, weights and random numbers to these and nothing else.
+
+Letters: T steps, N batch, I input, H hidden, D directions, L layers. y and dy are (T, N, D*H). With `batch_first=True`
+the first two axes of x, y, dy, grads.x, reset and mask are swapped; without a batch axis x is (T, I) and N is dropped
+everywhere. Every array argument may be a list, of another real dtype, strided or read-only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _validate, backends
+from ._spec import Spec
+from ._tape import Gradients, Tape
+from ._weights import Weights
+from .backends import Backend, Packed
+
+__all__ = [
+    "Gradients",
+    "Packed",
+    "Spec",
+    "Tape",
+    "Weights",
+    "backward",
+    "forward",
+    "gru",
+    "infer",
+    "lstm",
+    "pack",
+    "rnn",
+]
+
+Array = npt.NDArray[Any]
+
+
+def pack(spec: Spec, weights: Array | Mapping[str, Any]) -> Packed:
+    """Snapshot of the weights in the layout of the backend and instruction set in force.
+
+    Parameters
+    ----------
+    spec : Spec
+        Cell, sizes and options.
+    weights : ndarray, shape (weight_count,), or mapping of names to arrays
+        In `state_dict` order, respectively with exactly its names.
+
+    Returns
+    -------
+    Packed
+        Immutable; does not follow later changes of `weights`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Missing, unknown, misshapen or non-numeric weights.
+    """
+    return backends.current().pack(spec, _validate.flat_weights(weights, spec))
+
+
+def infer(
+    packed: Packed,
+    x: Any,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    reset: Any = None,
+    mask: Any = None,
+    out: Array | None = None,
+    batch_first: bool = False,
+) -> tuple[Array, Any]:
+    """Run a stack over a sequence, keeping nothing for a backward pass.
+
+    Parameters
+    ----------
+    packed : Packed
+        From `pack`; decides backend and instruction set.
+    x : array_like, shape (T, N, I)
+    state : (h, c) for an LSTM, h for the others; each shape (L*D, N, H), optional
+        Zeros if not given.
+    lengths : array_like of int, shape (N,), optional
+        Row n runs lengths[n] steps; its later outputs are 0.
+    reset : array_like of bool, shape (T, N), optional
+        Boundaries: the state is zero before step t in the forward direction, before step t-1 in the reverse direction.
+    mask : array_like of bool, shape (T, N), optional
+        Where False the step copies the state and repeats the last output.
+    out : ndarray, shape of y, optional
+        Where y is written to; must share no memory with an input.
+    batch_first : bool
+
+    Returns
+    -------
+    y : ndarray, shape (T, N, D*H)
+    state : as the argument
+        After each row's last step.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that does not fit, before anything is written.
+    """
+    module, spec = _module(packed), packed.spec
+    x, batched = _validate.sequence(spec, x, batch_first)
+    steps, batch, _ = x.shape
+    h0 = c0 = None
+    if state is not None or lengths is not None or reset is not None or mask is not None:
+        h0, c0, lengths, reset, mask = _optional(
+            spec, state, lengths, reset, mask, steps, batch, batched, batch_first, own=False
+        )
+    if out is None:
+        y = target = _new_output(spec, steps, batch, batch_first, x.dtype)
+    else:
+        y = _validate.output(out, spec.dtype, _validate.output_shape(spec, steps, batch, batched, batch_first))
+        y = _validate.time_major(y, batched, batch_first)
+        inputs = ("x", x), ("state", h0), ("state", c0), ("lengths", lengths), ("reset", reset), ("mask", mask)
+        _validate.apart(y, *inputs)
+        target = y if _validate.fits(y) else np.empty(y.shape, y.dtype)
+    hn, cn = _new_state(spec, batch, x.dtype)
+    module.forward(packed, x, target, h0, c0, hn, cn, lengths, reset, mask, None, None)
+    if target is not y:
+        y[...] = target
+    if out is None:
+        out = y if batched and not batch_first else _as_given(y, batched, batch_first)
+    if batched:
+        return out, hn if cn is None else (hn, cn)
+    return out, _as_state(hn, cn, batched)
+
+
+def forward(
+    packed: Packed,
+    x: Any,
+    state: Any = None,
+    *,
+    lengths: Any = None,
+    reset: Any = None,
+    mask: Any = None,
+    dropout: Any = None,
+    tape: Tape | None = None,
+    batch_first: bool = False,
+) -> tuple[Array, Any, Tape]:
+    """Run a stack over a sequence and keep what `backward` needs.
+
+    Parameters
+    ----------
+    packed, x, state, lengths, reset, mask, batch_first
+        As in `infer`. x is held by the tape and must not change until backward; the others are copied.
+    dropout : array_like, shape (L-1, T, N, D*H), or a function that makes one for a shape, optional
+        Factors for the output of layer l on its way into layer l+1: 0 or 1/(1-p). A function is called only if there
+        is more than one layer, and when all arguments have been found good: no random number is drawn in vain.
+    tape : Tape, optional
+        An old tape whose memory is taken over. It is void afterwards.
+
+    Returns
+    -------
+    y : ndarray, shape (T, N, D*H), read-only
+        The tape shares its memory.
+    state : as in `infer`
+    tape : Tape
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that does not fit, before anything is written.
+    """
+    module, spec = _module(packed), packed.spec
+    x, batched = _validate.sequence(spec, x, batch_first)
+    steps, batch, _ = x.shape
+    h0, c0, lengths, reset, mask = _optional(
+        spec, state, lengths, reset, mask, steps, batch, batched, batch_first, own=True
+    )
+    draw = dropout if callable(dropout) else None
+    if dropout is not None:
+        dropout = None if draw else _validate.dropout_masks(dropout, spec, steps, batch, batched)
+    if tape is not None and not isinstance(tape, Tape):
+        message = f"tape is a {type(tape).__name__}; it must be a Tape from an earlier forward"
+        raise TypeError(message)
+    y = _new_output(spec, steps, batch, batch_first, x.dtype)
+    hn, cn = _new_state(spec, batch, x.dtype)
+    if draw and spec.num_layers > 1:
+        shape = (spec.num_layers - 1, *y.shape)
+        dropout = _validate.dropout_masks(draw(shape), spec, steps, batch, True)
+    buffer = module.make_tape(packed, steps, batch, tape.memory_for(packed.backend) if tape is not None else None)
+    module.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, buffer)
+    new = Tape(packed, buffer, x, y, h0, c0, lengths, reset, mask, dropout, batched, batch_first)
+    visible = _as_given(y, batched, batch_first).view()
+    visible.flags.writeable = False
+    return visible, _as_state(hn, cn, batched), new
+
+
+def backward(
+    tape: Tape,
+    dy: Any = None,
+    dstate: Any = None,
+    *,
+    retain: bool = False,
+    out: Gradients | None = None,
+    accumulate: bool = False,
+) -> Gradients:
+    """Back-propagation through time: gradients of a scalar with respect to x, the initial state and the weights.
+
+    Parameters
+    ----------
+    tape : Tape
+        From `forward`; consumed unless `retain`.
+    dy : array_like, shape of y, optional
+        Gradient with respect to y; zero if not given.
+    dstate : (dh, dc) for an LSTM, dh for the others; shapes of the state, optional
+        Gradient with respect to the final state. dh or dc of an LSTM may be None.
+    retain : bool
+        Keep the tape for another backward.
+    out : Gradients, optional
+        Gradients of an earlier backward of the same layer sizes, whose memory is used again (arrays taken from it
+        change) and which is returned.
+    accumulate : bool
+        Add to the weight gradients in `out` instead of overwriting them. x and state are always overwritten.
+
+    Returns
+    -------
+    Gradients
+
+    Raises
+    ------
+    TypeError, ValueError
+        A tape that has been used, or an argument that does not fit.
+
+    Notes
+    -----
+    Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78 (1990).
+    """
+    if not isinstance(tape, Tape):
+        message = f"tape is a {type(tape).__name__}; it must be a Tape from forward"
+        raise TypeError(message)
+    tape.check()
+    spec, steps, batch, batched, batch_first = tape.spec, tape.steps, tape.batch, tape.batched, tape.batch_first
+    if dy is not None:
+        dy = _validate.like_output("dy", dy, spec, steps, batch, batched, batch_first)
+    dhn, dcn = _validate.state("dstate", dstate, spec, batch, batched, partial=True)
+    _check_out(spec, out, accumulate)
+    grads = out if out is not None else Gradients(spec)
+    buffer = tape.take()
+    done = False
+    try:
+        if out is not None:  # what was handed in may be a part of `out`: the next chunk's grads.state, for instance
+            dy, dhn, dcn = (a if a is None or not _shares(out, a) else a.copy() for a in (dy, dhn, dcn))
+        grads.fit(tape)
+        _module(tape.packed).backward(
+            tape.packed, buffer, cast(Array, tape.x), cast(Array, tape.y), tape.h0, tape.c0, dy, dhn, dcn,
+            grads.dx, grads.dh0, grads.dc0, grads.flat, tape.lengths, tape.reset, tape.mask, tape.dropout,
+            retain, accumulate,
+        )  # fmt: skip
+        done = True
+    finally:
+        tape.give_back(buffer, ready=retain and done)
+    return grads
+
+
+def lstm(x: Any, weights: Mapping[str, Any], state: Any = None, **options: Any) -> tuple[Array, tuple[Array, Array]]:
+    """One LSTM inference from PyTorch-named weights; sizes, layers, directions and bias follow from them.
+
+    Parameters
+    ----------
+    x, state
+        As in `infer`.
+    weights : mapping of names to arrays
+        A `state_dict`. Computed in float64 if they are float64, else in float32.
+    **options
+        lengths, reset, mask, out, batch_first as in `infer`.
+
+    Returns
+    -------
+    y : ndarray, shape (T, N, D*H)
+    (h, c) : ndarrays, shape (L*D, N, H)
+
+    Raises
+    ------
+    TypeError, ValueError
+        Weights or arguments that do not fit.
+    """
+    return infer(pack(_validate.spec_of_weights("lstm", weights), weights), x, state, **options)
+
+
+def gru(
+    x: Any, weights: Mapping[str, Any], state: Any = None, *, reset_after: bool = True, **options: Any
+) -> tuple[Array, Array]:
+    """One GRU inference from PyTorch-named weights: as `lstm`, with the state h.
+
+    Parameters
+    ----------
+    reset_after : bool
+        Whether the reset gate applies after (True) or before (False) the recurrent product.
+    """
+    spec = _validate.spec_of_weights("gru", weights, reset_after=reset_after)
+    return infer(pack(spec, weights), x, state, **options)
+
+
+def rnn(
+    x: Any, weights: Mapping[str, Any], state: Any = None, *, nonlinearity: str = "tanh", **options: Any
+) -> tuple[Array, Array]:
+    """One Elman RNN inference from PyTorch-named weights: as `lstm`, with the state h.
+
+    Parameters
+    ----------
+    nonlinearity : {"tanh", "relu"}
+    """
+    spec = _validate.spec_of_weights("rnn", weights, nonlinearity=nonlinearity)
+    return infer(pack(spec, weights), x, state, **options)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _module(packed: Packed) -> Backend:
+    """The backend that made the snapshot, whichever is in force now."""
+    try:
+        return backends.load(packed.backend)
+    except AttributeError:
+        message = f"packed is a {type(packed).__name__}; it must come from fastrnn.functional.pack"
+        raise TypeError(message) from None
+
+
+def _optional(
+    spec: Spec, state: Any, lengths: Any, reset: Any, mask: Any,
+    steps: int, batch: int, batched: bool, batch_first: bool, own: bool,
+) -> tuple[Array | None, Array | None, Array | None, Array | None, Array | None]:  # fmt: skip
+    """Check what most calls leave out; `own` copies what is kept beyond the call."""
+    h0, c0 = (None, None) if state is None else _validate.state("state", state, spec, batch, batched, own)
+    if lengths is not None:
+        lengths = _validate.lengths(lengths, steps, batch, batched, own)
+    if reset is not None:
+        reset = _validate.flags("reset", reset, steps, batch, batched, batch_first, own)
+    if mask is not None:
+        mask = _validate.flags("mask", mask, steps, batch, batched, batch_first, own)
+    return h0, c0, lengths, reset, mask
+
+
+def _new_output(spec: Spec, steps: int, batch: int, batch_first: bool, dtype: npt.DTypeLike) -> Array:
+    """y as (T, N, D*H), dense in the layout of the user."""
+    shape = (steps, batch, spec.directions * spec.hidden_size)
+    try:
+        if batch_first:
+            return np.empty((batch, steps, shape[2]), dtype).transpose(1, 0, 2)
+        return np.empty(shape, dtype)
+    except ValueError as error:  # x can be huge without memory of its own: np.broadcast_to
+        message = f"y of shape {shape} is more than this machine can address"
+        raise ValueError(message) from error
+
+
+def _new_state(spec: Spec, batch: int, dtype: npt.DTypeLike) -> tuple[Array, Array | None]:
+    shape = (spec.num_layers * spec.directions, batch, spec.hidden_size)
+    return np.empty(shape, dtype), np.empty(shape, dtype) if spec.cell == "lstm" else None
+
+
+def _as_given(y: Array, batched: bool, batch_first: bool) -> Array:
+    """y in the layout of the user."""
+    if not batched:
+        return y[:, 0]
+    return y.transpose(1, 0, 2) if batch_first else y
+
+
+def _as_state(hn: Array, cn: Array | None, batched: bool) -> Any:
+    if not batched:
+        hn, cn = hn[:, 0], None if cn is None else cn[:, 0]
+    return hn if cn is None else (hn, cn)
+
+
+def _check_out(spec: Spec, out: Gradients | None, accumulate: bool) -> None:
+    if out is None:
+        if accumulate:
+            message = "accumulate is True without out; it needs the Gradients to add to"
+            raise ValueError(message)
+        return
+    if not isinstance(out, Gradients):
+        message = f"out is a {type(out).__name__}; it must be the Gradients of an earlier backward"
+        raise TypeError(message)
+    if out.spec != spec:
+        message = f"out holds gradients of {out.spec}; it must be for {spec}"
+        raise ValueError(message)
+
+
+def _shares(grads: Gradients, array: Array) -> bool:
+    parts = (grads.dx, grads.dh0, grads.dc0, grads.flat)
+    return any(np.may_share_memory(part, array) for part in parts if part is not None)
