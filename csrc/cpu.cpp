@@ -54,10 +54,22 @@ bool can_run(const char* name) {
 bool can_run(const char* name) { return std::strcmp(name, "base") == 0; }
 #endif
 
+// Asked once: CPUID traps to the hypervisor in a virtual machine, 15 microseconds a call there.
+struct Runnable {
+  bool at[count];
+  Runnable() {
+    for (int i = 0; i < count; ++i) at[i] = can_run(isas[i].name);
+  }
+};
+const Runnable& runnable() {
+  static const Runnable once;
+  return once;
+}
+
 fastrnn_status find(const char* name, int& index) {
   for (int i = 0; i < count; ++i) {
     if (std::strcmp(isas[i].name, name) != 0) continue;
-    if (!can_run(name)) return FASTRNN_ISA_NOT_RUNNABLE;
+    if (!runnable().at[i]) return FASTRNN_ISA_NOT_RUNNABLE;
     index = i;
     return FASTRNN_OK;
   }
@@ -71,7 +83,7 @@ std::atomic<int> active{undecided};
 
 int isa_count() noexcept { return count; }
 const char* isa_name(int index) noexcept { return index >= 0 && index < count ? isas[index].name : nullptr; }
-bool isa_runnable(int index) noexcept { return index >= 0 && index < count && can_run(isas[index].name); }
+bool isa_runnable(int index) noexcept { return index >= 0 && index < count && runnable().at[index]; }
 const KernelTable& isa_table(int index) noexcept { return isas[index].table(); }
 
 fastrnn_status isa_active(int& index) noexcept {
@@ -82,7 +94,7 @@ fastrnn_status isa_active(int& index) noexcept {
     const fastrnn_status status = find(wanted, index);
     if (status != FASTRNN_OK) return status;
   } else {
-    for (index = count - 1; index > 0 && !can_run(isas[index].name);) --index;
+    for (index = count - 1; index > 0 && !runnable().at[index];) --index;
   }
   active.store(index, std::memory_order_relaxed);  // the same value whoever stores it
   return FASTRNN_OK;

@@ -122,18 +122,26 @@ struct LayerForward {
   Operand x, y;         // y: column 0 of the first direction
 };
 
-void forward_task(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory, const TapeMemory* tape,
-                  const LayerForward& io, int64_t d, int64_t slice) {
+// What one call of the forward kernel needs; lives while its tasks run.
+struct ForwardCall {
+  RowSource source;
+  ForwardArgs args;
+};
+
+void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory, const TapeMemory* tape,
+                     const LayerForward& io, int64_t d, int64_t slice, ForwardCall& call) {
   const Range rows = share(plan.p.N, plan.slices, slice);
   const DirectionForward& state = memory.direction[d];
   const void* h0 = state_at(plan, a.h0, io.layer, d);
   const void* c0 = state_at(plan, a.c0, io.layer, d);
   begin_states(plan, state, memory.zero, h0, c0, rows.begin, rows.end);
 
-  ForwardArgs f{};
+  RowSource& source = call.source;
+  ForwardArgs& f = call.args;
+  source = {};
+  f = {};
   f.layout = plan.layout(io.layer, io.rows);
   f.activation = static_cast<Activation>(plan.p.activation);
-  RowSource source{};
   source.seq = sequence(plan, d, a.lengths, a.reset, a.mask);
   source.n_begin = rows.begin;
   source.n_end = rows.end;
@@ -158,16 +166,50 @@ void forward_task(const Plan& plan, const fastrnn_forward_args& a, const Forward
   f.packed = packed_at(plan, a.packed, io.layer, d);
   if (plan.projects(io.layer)) f.projection = bytes(memory.projection[d]) + slice * memory.projection_bytes;
   f.scratch = bytes(memory.scratch[d]) + slice * memory.scratch_bytes;
-  (tape != nullptr ? plan.kernels->forward_tape : plan.kernels->forward)(f);
-  end_states(plan, state, state_at(plan, a.hn, io.layer, d), state_at(plan, a.cn, io.layer, d), rows.begin, rows.end);
+  f.team = {0, 1, nullptr};
+}
+
+void finish_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory, int64_t layer, int64_t d,
+                    const RowSource& source) {
+  void* hn = state_at(plan, a.hn, layer, d);
+  void* cn = state_at(plan, a.cn, layer, d);
+  end_states(plan, memory.direction[d], hn, cn, source.n_begin, source.n_end);
+}
+
+void forward_layer(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory, const TapeMemory* tape,
+                   const LayerForward& io) {
+  const auto kernel = tape != nullptr ? plan.kernels->forward_tape : plan.kernels->forward;
+  if (plan.hidden_split) {
+    for (int64_t d = 0; d < plan.p.D; ++d) {
+      ForwardCall call;
+      prepare_forward(plan, a, memory, tape, io, d, 0, call);
+      team(plan.threads, [&](int member, int size, Barrier& barrier) {
+        ForwardArgs mine = call.args;
+        mine.team = {member, size, &barrier};
+        kernel(mine);
+      });
+      finish_forward(plan, a, memory, io.layer, d, call.source);
+    }
+    return;
+  }
+  parallel(plan.threads, plan.p.D * plan.slices, [&](int64_t i) {
+    ForwardCall call;
+    const int64_t d = i / plan.slices, slice = i % plan.slices;
+    prepare_forward(plan, a, memory, tape, io, d, slice, call);
+    kernel(call.args);
+    finish_forward(plan, a, memory, io.layer, d, call.source);
+  });
 }
 
 }  // namespace
 
 void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_backward) noexcept {
   const int64_t G_H = plan.gates * plan.p.H;
-  parallel(1, plan.p.L * plan.p.D, [&](int64_t i) {
-    const int64_t layer = i / plan.p.D, d = i % plan.p.D;
+  // About a cycle an element: 2^16 of them are 20 microseconds, less is not worth a second thread.
+  const bool large = plan.weight_elements(0) >= (int64_t{1} << 16);
+  const int64_t threads = large && plan.p.threads > 1 ? plan.p.threads : 1;
+  parallel(static_cast<int>(threads), plan.p.L * plan.p.D * threads, [&](int64_t i) {
+    const int64_t layer = i / threads / plan.p.D, d = i / threads % plan.p.D;
     const char* w = bytes(weights) + plan.item * plan.offset(layer, d, [&](int64_t l) { return plan.weight_elements(l); });
     PackArgs a{};
     a.layout = plan.layout(layer, 0);
@@ -182,7 +224,7 @@ void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_
       a.backward_hh = const_cast<char*>(packed_backward_at(plan, packed_backward, layer, d));
       a.backward_ih = bytes(a.backward_hh) + plan.packed_backward_hh(layer) * plan.item;
     }
-    plan.kernels->pack(a);
+    plan.kernels->pack(a, i % threads, threads);
   });
 }
 
@@ -201,9 +243,7 @@ void run_forward(const Plan& plan, const fastrnn_forward_args& a) noexcept {
     io.y = io.layer == last ? operand(plan, a.y, a.y_t, a.y_n) : dense(plan, y);
     const size_t width = size_of(D * plan.p.H * plan.item);
     for_padding(plan, a.lengths, [&](int64_t t, int64_t n) { std::memset(at(io.y, t, n), 0, width); });
-    parallel(plan.threads, D * plan.slices, [&](int64_t i) {
-      forward_task(plan, a, memory, a.tape != nullptr ? &tape : nullptr, io, i / plan.slices, i % plan.slices);
-    });
+    forward_layer(plan, a, memory, a.tape != nullptr ? &tape : nullptr, io);
     if (io.layer == last) break;
     io.x = io.y;
     if (a.dropout == nullptr) continue;
@@ -235,27 +275,36 @@ void end_gradients(const Plan& plan, const void* from, void* to, int64_t padded)
   for (int64_t n = 0; n < plan.p.N; ++n) std::memcpy(bytes(to) + n * row, bytes(from) + n * padded, size_of(row));
 }
 
-// The time loop of one direction; its tables, over all steps, serve the products that follow.
-RowTables backward_task(const Plan& plan, const fastrnn_backward_args& a, const BackwardMemory& memory,
-                        const LayerBackward& io, int64_t d, const DirectionTape& kept, void* dgates) {
+// One direction of a layer's backward pass; its tables, over all steps, serve the time loop and the products after it.
+struct BackwardCall {
+  RowSource source;
+  BackwardArgs args;
+};
+
+void prepare_backward(const Plan& plan, const fastrnn_backward_args& a, const BackwardMemory& memory, const TapeMemory& tape,
+                      const LayerBackward& io, int64_t d, BackwardCall& call) {
   const DirectionForward& state = memory.direction[d];
+  const DirectionTape kept = tape.at(plan, io.layer, d);
   begin_states(plan, state, memory.zero, state_at(plan, a.h0, io.layer, d), state_at(plan, a.c0, io.layer, d), 0, plan.p.N);
-  RowSource source{};
+  RowSource& source = call.source;
+  BackwardArgs& b = call.args;
+  source = {};
+  b = {};
+  b.layout = plan.layout(io.layer, io.rows);
+  b.activation = static_cast<Activation>(plan.p.activation);
+  const int64_t column = d * plan.p.H * plan.item;
   source.seq = sequence(plan, d, a.lengths, a.reset, a.mask);
   source.n_end = plan.p.N;
   source.x = io.x;
   source.y = io.y;
-  source.y.base += d * plan.p.H * plan.item;
+  source.y.base += column;
   source.dy = io.dy;
-  if (source.dy.base != nullptr) source.dy.base += d * plan.p.H * plan.item;
+  if (source.dy.base != nullptr) source.dy.base += column;
   source.dx = io.dx;
   source.h_of = state.h_of;
   source.c_of = state.c_of;
   source.zero = memory.zero;
   source.c = bytes(kept.c);
-  BackwardArgs b{};
-  b.layout = plan.layout(io.layer, io.rows);
-  b.activation = static_cast<Activation>(plan.p.activation);
   source.c_row = b.layout.hidden_padded * plan.item;
   source.c_by_row = true;
   b.tables = row_tables_in(memory.tables[d], plan.p.T * plan.p.N, plan.p.T, true);
@@ -264,68 +313,103 @@ RowTables backward_task(const Plan& plan, const fastrnn_backward_args& a, const 
   b.rows = &source;
   b.packed = packed_backward_at(plan, a.packed_backward, io.layer, d);
   b.gates = kept.gates;
-  b.dgates = dgates;
+  b.dgates = memory.dgates[d] != nullptr ? memory.dgates[d] : kept.gates;
   b.dh = memory.dh[d];
   b.dc = memory.dc[d];
   b.rh = memory.rh[d];
   b.drh = memory.drh[d];
-  void* dh0 = state_at(plan, a.dh0, io.layer, d);
-  void* dc0 = state_at(plan, a.dc0, io.layer, d);
-  b.last_product = dh0 != nullptr || dc0 != nullptr;
+  b.last_product = a.dh0 != nullptr || a.dc0 != nullptr;
+  b.n_end = plan.p.N;
+  b.team = {0, 1, nullptr};
   begin_gradients(plan, state_at(plan, a.dhn, io.layer, d), b.dh, source.c_row);
   begin_gradients(plan, state_at(plan, a.dcn, io.layer, d), b.dc, source.c_row);
-  plan.kernels->backward(b);
-  end_gradients(plan, b.dh, dh0, source.c_row);
-  end_gradients(plan, b.dc, dc0, source.c_row);
-  return b.tables;
 }
 
-void weight_task(const Plan& plan, const fastrnn_backward_args& a, const BackwardMemory& memory, const LayerBackward& io,
-                 int64_t d, const RowTables& tables, const void* dgates) {
-  const int64_t G_H = plan.gates * plan.p.H;
-  WeightGradArgs g{};
-  g.layout = plan.layout(io.layer, io.rows);
-  g.dgates = dgates;
-  g.x = tables.x;
-  g.h = tables.h;
-  g.rh = memory.rh[d];
-  g.panels = memory.panels[d];
-  char* dw = bytes(a.dweights) + plan.item * plan.offset(io.layer, d, [&](int64_t l) { return plan.weight_elements(l); });
-  g.dw_ih = dw;
-  g.dw_hh = dw + G_H * g.layout.I * plan.item;
-  if (plan.p.bias != 0) {
-    g.db_ih = bytes(g.dw_hh) + G_H * plan.p.H * plan.item;
-    g.db_hh = bytes(g.db_ih) + G_H * plan.item;
+// The time loops: by a team, or by slices of the batch.
+void backward_steps(const Plan& plan, const BackwardCall* calls) {
+  if (plan.hidden_split) {
+    for (int64_t d = 0; d < plan.p.D; ++d) {
+      team(plan.threads, [&](int member, int size, Barrier& barrier) {
+        BackwardArgs mine = calls[d].args;
+        mine.team = {member, size, &barrier};
+        plan.kernels->backward(mine);
+      });
+    }
+    return;
   }
-  g.accumulate = a.accumulate != 0;
-  plan.kernels->weight_grad(g, 0, g.layout.panels);
+  parallel(plan.threads, plan.p.D * plan.slices, [&](int64_t i) {
+    BackwardArgs mine = calls[i / plan.slices].args;
+    const Range rows = share(plan.p.N, plan.slices, i % plan.slices);
+    mine.n_begin = rows.begin;
+    mine.n_end = rows.end;
+    plan.kernels->backward(mine);
+  });
 }
 
-void input_task(const Plan& plan, const fastrnn_backward_args& a, const LayerBackward& io, int64_t d,
-                const RowTables& tables, const void* dgates) {
-  InputGradArgs g{};
-  g.layout = plan.layout(io.layer, io.rows);
-  g.packed = packed_backward_at(plan, a.packed_backward, io.layer, d) + plan.packed_backward_hh(io.layer) * plan.item;
-  g.dgates = dgates;
-  g.dx = tables.dx;
-  g.accumulate = d > 0;
-  plan.kernels->input_grad(g, 0, io.rows);
+// Shares of a product over `count` tiles: a few for each thread, so that they can be claimed, but none so small that the
+// weights it streams are used less than `least` times.
+int64_t product_shares(const Plan& plan, int64_t count, int64_t least) {
+  if (plan.threads == 1) return 1;
+  const int64_t shares = 4 * int64_t{plan.threads}, most = count / least;
+  return most < 1 ? 1 : most < shares ? most : shares;
+}
+
+void weight_gradients(const Plan& plan, const fastrnn_backward_args& a, const BackwardMemory& memory,
+                      const LayerBackward& io, const BackwardCall* calls) {
+  const int64_t G_H = plan.gates * plan.p.H, shares = product_shares(plan, calls[0].args.layout.panels, 1);
+  parallel(plan.threads, plan.p.D * shares, [&](int64_t i) {
+    const int64_t d = i / shares;
+    const BackwardArgs& b = calls[d].args;
+    WeightGradArgs g{};
+    g.layout = b.layout;
+    g.dgates = b.dgates;
+    g.x = b.tables.x;
+    g.h = b.tables.h;
+    g.rh = b.rh;
+    g.panels = memory.panels[d];
+    char* dw = bytes(a.dweights) + plan.item * plan.offset(io.layer, d, [&](int64_t l) { return plan.weight_elements(l); });
+    g.dw_ih = dw;
+    g.dw_hh = dw + G_H * g.layout.I * plan.item;
+    if (plan.p.bias != 0) {
+      g.db_ih = bytes(g.dw_hh) + G_H * plan.p.H * plan.item;
+      g.db_hh = bytes(g.db_ih) + G_H * plan.item;
+    }
+    g.accumulate = a.accumulate != 0;
+    const Range panels = share(g.layout.panels, shares, i % shares);
+    plan.kernels->weight_grad(g, panels.begin, panels.end);
+  });
+}
+
+// Directions one after the other: the second adds to what the first wrote.
+void input_gradients(const Plan& plan, const fastrnn_backward_args& a, const LayerBackward& io, const BackwardCall* calls) {
+  for (int64_t d = 0; d < plan.p.D; ++d) {
+    const BackwardArgs& b = calls[d].args;
+    InputGradArgs g{};
+    g.layout = b.layout;
+    g.packed = packed_backward_at(plan, a.packed_backward, io.layer, d) + plan.packed_backward_hh(io.layer) * plan.item;
+    g.dgates = b.dgates;
+    g.dx = b.tables.dx;
+    g.accumulate = d > 0;
+    const int64_t shares = product_shares(plan, io.rows, 48);
+    parallel(plan.threads, shares, [&](int64_t i) {
+      const Range rows = share(io.rows, shares, i);
+      plan.kernels->input_grad(g, rows.begin, rows.end);
+    });
+  }
 }
 
 void backward_layer(const Plan& plan, const fastrnn_backward_args& a, const BackwardMemory& memory, const TapeMemory& tape,
                     const LayerBackward& io) {
-  RowTables tables[2];
-  void* dgates[2];
-  parallel(plan.threads, plan.p.D, [&](int64_t d) {
-    const DirectionTape kept = tape.at(plan, io.layer, d);
-    dgates[d] = memory.dgates[d] != nullptr ? memory.dgates[d] : kept.gates;
-    tables[d] = backward_task(plan, a, memory, io, d, kept, dgates[d]);
-    if (a.dweights != nullptr) weight_task(plan, a, memory, io, d, tables[d], dgates[d]);
-  });
-  if (io.dx.base == nullptr) return;
-  parallel(1, 1, [&](int64_t) {
-    for (int64_t d = 0; d < plan.p.D; ++d) input_task(plan, a, io, d, tables[d], dgates[d]);
-  });
+  BackwardCall calls[2];
+  parallel(plan.threads, plan.p.D, [&](int64_t d) { prepare_backward(plan, a, memory, tape, io, d, calls[d]); });
+  backward_steps(plan, calls);
+  for (int64_t d = 0; d < plan.p.D; ++d) {
+    const BackwardArgs& b = calls[d].args;
+    end_gradients(plan, b.dh, state_at(plan, a.dh0, io.layer, d), calls[d].source.c_row);
+    end_gradients(plan, b.dc, state_at(plan, a.dc0, io.layer, d), calls[d].source.c_row);
+  }
+  if (a.dweights != nullptr) weight_gradients(plan, a, memory, io, calls);
+  if (io.dx.base != nullptr) input_gradients(plan, a, io, calls);
 }
 
 }  // namespace

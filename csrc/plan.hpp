@@ -31,6 +31,7 @@ struct Plan {
   int64_t columns;             // accumulators of a panel (biases): 4 LSTM, GRU; 3 GRU with reset before; RNN 1 per vector
   bool interleaved, has_c, keeps_gates, two_phase;
   int threads;                 // how many may work at once
+  bool hidden_split;           // a team shares each direction's hidden units, one barrier a step
   int64_t slices;              // batch slices a direction is split into
 
   int64_t layer_input(int64_t layer) const noexcept { return layer == 0 ? p.I : int64_t{p.D} * p.H; }
@@ -46,8 +47,12 @@ struct Plan {
     return layer == 0 ? direction * first : D * first + ((layer - 1) * D + direction) * other;
   }
   int64_t chunk_steps(int64_t layer) const noexcept;
+  double work() const noexcept;  // floating-point operations of one forward call
   bool projects(int64_t layer) const noexcept;  // W x for a chunk at once, or within each step's product
 };
+
+// Threads, slices and split of a problem whose other fields are filled: the one place that decides.
+void choose_split(Plan& plan) noexcept;
 
 // Checks the problem and fills the plan; sizes may be null.
 fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan, fastrnn_sizes* sizes) noexcept;

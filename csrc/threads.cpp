@@ -1,36 +1,269 @@
 #include "threads.hpp"
 
-#include <atomic>
-#include <cstdlib>
+#include <pthread.h>
 
+#include <new>
+
+#include "cores.hpp"
 #include "fpmode.hpp"
+#include "team.hpp"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace fastrnn {
 namespace {
 
-// FASTRNN_NUM_THREADS, or one: the plan does not split work yet, so more would have nothing to do.
-int initial_threads() noexcept {
-  const char* text = std::getenv("FASTRNN_NUM_THREADS");
-  if (text == nullptr) return 1;
-  const long threads = std::strtol(text, nullptr, 10);
-  return threads < 1 ? 1 : threads > 4096 ? 4096 : static_cast<int>(threads);
+void pause() noexcept {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Spins before sleeping: 1000 pauses are 10 to 40 microseconds (10 to 40 ns each on current x86), a few times what waking
+// a sleeper costs (a futex wake and a switch, 5 to 10 microseconds), so that waiting costs at most a few wakes.
+constexpr int spins = 1000;
+
+// Returns when value is no longer `old`.
+void wait_change(const std::atomic<uint32_t>& value, uint32_t old) noexcept {
+  for (int i = 0; i < spins; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return;
+    pause();
+  }
+  while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+}
+
+constexpr int most_workers = 255;
+
+struct Job {
+  void (*task)(void*, int64_t);
+  void* context;
+};
+
+// One job at a time, announced by one 64-bit word: the job's number above, unclaimed indices below. Whoever takes an index by
+// compare-and-swap knows that the job's fields are valid until it reports that index done. A worker that wakes late finds
+// nothing to claim, or a newer job, never a stale one.
+class Pool {
+ public:
+  // False if another thread uses the pool.
+  bool acquire() noexcept { return !busy_.exchange(true, std::memory_order_acquire); }
+  void release() noexcept { busy_.store(false, std::memory_order_release); }
+
+  // Workers there are, after trying to have that many.
+  int ensure(int workers) noexcept;
+
+  // Announces `count` tickets for job to that many workers, calls lead(), takes back what nobody claimed, and returns when all
+  // that was claimed is done.
+  template <class Lead>
+  void run(int workers, int64_t count, const Job& job, Lead lead) noexcept {
+    job_ = job;
+    done_.store(0, std::memory_order_relaxed);
+    helpers_.store(static_cast<uint32_t>(workers), std::memory_order_relaxed);
+    const uint64_t number = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
+    ticket_.store(number << 32 | static_cast<uint64_t>(count), std::memory_order_release);
+    announced_.fetch_add(1, std::memory_order_release);
+    announced_.notify_all();
+    lead();
+    const uint64_t unclaimed = ticket_.exchange(number << 32, std::memory_order_acq_rel) & 0xffffffffu;
+    const uint32_t claimed = static_cast<uint32_t>(static_cast<uint64_t>(count) - unclaimed);
+    for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != claimed;) wait_change(done_, done);
+  }
+
+  // Takes tickets until there are none.
+  void claim() noexcept {
+    for (;;) {
+      uint64_t ticket = ticket_.load(std::memory_order_acquire);
+      do {
+        if ((ticket & 0xffffffffu) == 0) return;
+      } while (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire));
+      const Job job = job_;
+      job.task(job.context, static_cast<int64_t>(ticket & 0xffffffffu) - 1);
+      done_.fetch_add(1, std::memory_order_acq_rel);
+      done_.notify_one();
+    }
+  }
+
+  void worker(int id) noexcept {
+    const FlushSubnormals flush;
+    uint32_t seen = 0;
+    for (;;) {
+      seen = announced_.load(std::memory_order_acquire);
+      if (id < static_cast<int>(helpers_.load(std::memory_order_relaxed))) claim();
+      wait_change(announced_, seen);
+    }
+  }
+
+ private:
+  std::atomic<bool> busy_{false};
+  int workers_ = 0;
+  Job job_{};
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  alignas(64) std::atomic<uint32_t> done_{0};
+  alignas(64) std::atomic<uint32_t> announced_{0};
+  std::atomic<uint32_t> helpers_{0};
+};
+
+struct Start {
+  Pool* pool;
+  int id;
+};
+
+void* worker_main(void* argument) {
+  Start* start = static_cast<Start*>(argument);
+  const Start mine = *start;
+  delete start;
+  mine.pool->worker(mine.id);
+  return nullptr;
+}
+
+int Pool::ensure(int workers) noexcept {
+  while (workers_ < workers && workers_ < most_workers) {
+    Start* start = new (std::nothrow) Start{this, workers_};
+    if (start == nullptr) break;
+    pthread_attr_t attributes;
+    pthread_t thread;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    const int error = pthread_create(&thread, &attributes, worker_main, start);
+    pthread_attr_destroy(&attributes);
+    if (error != 0) {
+      delete start;
+      break;
+    }
+    ++workers_;
+  }
+  return workers_ < workers ? workers_ : workers;
+}
+
+// Never destroyed: workers may be asleep in it when the process ends.
+std::atomic<Pool*> the_pool{nullptr};
+
+void forget_pool() noexcept { the_pool.store(nullptr, std::memory_order_relaxed); }  // in a forked child: its threads are gone
+
+Pool* pool() noexcept {
+  Pool* existing = the_pool.load(std::memory_order_acquire);
+  if (existing != nullptr) return existing;
+  static const int registered = pthread_atfork(nullptr, nullptr, forget_pool);
+  if (registered != 0) return nullptr;
+  Pool* made = new (std::nothrow) Pool;
+  if (made == nullptr) return nullptr;
+  if (the_pool.compare_exchange_strong(existing, made, std::memory_order_acq_rel)) return made;
+  delete made;
+  return existing;
 }
 
 std::atomic<int> wanted{0};
+
+// The pool, taken, with that many workers at hand (fewer if they cannot be had); null: run alone.
+Pool* take_pool(int& workers) noexcept {
+  if (workers <= 0) return nullptr;
+  Pool* p = pool();
+  if (p == nullptr || !p->acquire()) return nullptr;
+  workers = p->ensure(workers);
+  if (workers > 0) return p;
+  p->release();
+  return nullptr;
+}
 
 }  // namespace
 
 int get_num_threads() noexcept {
   int threads = wanted.load(std::memory_order_relaxed);
-  if (threads == 0) wanted.store(threads = initial_threads(), std::memory_order_relaxed);
+  if (threads == 0) wanted.store(threads = default_threads(), std::memory_order_relaxed);
   return threads;
 }
 
-void set_num_threads(int threads) noexcept { wanted.store(threads < 1 ? 1 : threads, std::memory_order_relaxed); }
+void set_num_threads(int threads) noexcept {
+  wanted.store(threads < 1 ? 1 : threads > most_workers + 1 ? most_workers + 1 : threads, std::memory_order_relaxed);
+}
 
-void parallel_for(int, int64_t count, void (*task)(void* context, int64_t index), void* context) noexcept {
+void parallel_for(int threads, int64_t count, void (*task)(void* context, int64_t index), void* context) noexcept {
   const FlushSubnormals flush;
-  for (int64_t i = 0; i < count; ++i) task(context, i);
+  int workers = static_cast<int>(count < threads ? count : threads) - 1;
+  Pool* p = take_pool(workers);
+  if (p == nullptr) {
+    for (int64_t i = 0; i < count; ++i) task(context, i);
+    return;
+  }
+  struct Ascending {  // tickets count down; tasks are numbered up
+    void (*task)(void*, int64_t);
+    void* context;
+    int64_t count;
+  } ascending{task, context, count};
+  p->run(workers, count,
+         {[](void* c, int64_t left) {
+            const Ascending& a = *static_cast<Ascending*>(c);
+            a.task(a.context, a.count - 1 - left);
+          },
+          &ascending},
+         [p] { p->claim(); });
+  p->release();
+}
+
+void team_wait(const Team& team) noexcept { static_cast<Barrier*>(team.barrier)->wait(); }
+
+void Barrier::wait() noexcept {
+  if (members_ == 1) return;
+  const uint32_t phase = phase_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    phase_.notify_all();
+    return;
+  }
+  wait_change(phase_, phase);
+}
+
+namespace {
+
+// A team enrols while the gate is open. Whoever claims a ticket after it closed has no part and returns at once.
+struct Gathering {
+  void (*task)(void*, int, int, Barrier&);
+  void* context;
+  int threads;
+  std::atomic<int> enrolled{1};  // the caller is member 0
+  std::atomic<uint32_t> size{0};  // 0: the gate is open
+  Barrier barrier;
+};
+constexpr int closed = 1 << 16;
+
+void join_team(void* context, int64_t) {
+  Gathering& t = *static_cast<Gathering*>(context);
+  const int member = t.enrolled.fetch_add(1, std::memory_order_acq_rel);
+  if (member >= closed) return;
+  wait_change(t.size, 0);
+  t.task(t.context, member, static_cast<int>(t.size.load(std::memory_order_relaxed)), t.barrier);
+}
+
+void lead_team(Gathering& t) {
+  for (int i = 0; i < spins && t.enrolled.load(std::memory_order_relaxed) < t.threads; ++i) pause();
+  const int size = t.enrolled.fetch_add(closed, std::memory_order_acq_rel);
+  t.barrier.set_size(size);
+  t.size.store(static_cast<uint32_t>(size), std::memory_order_release);
+  t.size.notify_all();
+  t.task(t.context, 0, size, t.barrier);
+}
+
+}  // namespace
+
+void run_team(int threads, void (*task)(void* context, int member, int team, Barrier& barrier), void* context) noexcept {
+  const FlushSubnormals flush;
+  Gathering t;
+  t.task = task;
+  t.context = context;
+  t.threads = threads;
+  int workers = threads - 1;
+  Pool* p = take_pool(workers);
+  if (p == nullptr) {
+    task(context, 0, 1, t.barrier);
+    return;
+  }
+  t.threads = workers + 1;
+  p->run(workers, workers, {join_team, &t}, [&t] { lead_team(t); });
+  p->release();
 }
 
 }  // namespace fastrnn

@@ -77,6 +77,12 @@ struct RowSource {
   int64_t tape_rows;  // rows counted so far
 };
 
+// Threads that share one call's hidden units and meet after each step; size 1: alone, and barrier is not looked at.
+struct Team {
+  int member, size;
+  void* barrier;
+};
+
 struct ForwardArgs {
   Layout layout;
   Activation activation;
@@ -87,6 +93,7 @@ struct ForwardArgs {
   void* projection;       // [panels][chunk*N][X*lanes], or null: x enters the step's own product
   void* gates;            // tape: [panels][R][4*lanes]; RNN: none. Null without tape
   void* scratch;          // GRU with reset before: z, n and r*h, 3 x [N][Hp]
+  Team team;              // member 0 tables the rows; each takes a share of the panels
 };
 
 struct BackwardArgs {
@@ -102,6 +109,8 @@ struct BackwardArgs {
   void* rh;              // GRU with reset before: [R][Hp], r*h for dU
   void* drh;             // likewise: [N][Hp]
   bool last_product;     // false: dh before the first step is not wanted
+  int64_t n_begin, n_end;  // the batch slice; the tables hold all rows
+  Team team;               // each member takes a share of the hidden units, in blocks of 4*lanes
 };
 
 struct InputGradArgs {

@@ -16,26 +16,30 @@
 namespace fastrnn::FR_ISA {
 namespace {
 
+// dx of MR rows, columns column .. column+NV*VL-1.
+template <class T, int MR, int NV>
+FR_TILE void input_tile(const GateView<T>& g, const InputGradArgs& args, int64_t row, int64_t column, const T* w) {
+  constexpr int VL = lanes<T>;
+  Vec<T> acc[MR][NV] = {};
+  multiply_dgates<T>(acc, g, row, w);
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r) {
+    T* to = static_cast<T*>(args.dx[row + r]) + column;
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      const int64_t left = args.layout.I - column - j * VL;
+      store_n(to + j * VL, args.accumulate ? load_n(to + j * VL, left) + acc[r][j] : acc[r][j], left);
+    }
+  }
+}
+
 template <class T>
 void input_product(const GateView<T>& g, const InputGradArgs& args, int64_t K, int64_t row_begin, int64_t row_end) {
-  constexpr int VL = lanes<T>;
   const T* w = static_cast<const T*>(args.packed);
-  const int64_t I = args.layout.I;
-  for_column_blocks<T>(args.layout.input_padded, [&](auto nv, int64_t column) FR_FLAT {
+  for_column_blocks<T>({0, args.layout.input_padded}, args.layout.input_padded, [&](auto nv, int64_t column) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
     for_row_blocks(row_begin, row_end, [&](auto mr, int64_t row) FR_FLAT {
-      constexpr int MR = decltype(mr)::value;
-      Vec<T> acc[MR][NV] = {};
-      multiply_dgates<T>(acc, g, row, w + column * K);
-#pragma GCC unroll 8
-      for (int r = 0; r < MR; ++r) {
-        T* to = static_cast<T*>(args.dx[row + r]) + column;
-#pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) {
-          const int64_t left = I - column - j * VL;
-          store_n(to + j * VL, args.accumulate ? load_n(to + j * VL, left) + acc[r][j] : acc[r][j], left);
-        }
-      }
+      input_tile<T, decltype(mr)::value, NV>(g, args, row, column, w + column * K);
     });
   });
 }
@@ -47,25 +51,29 @@ void input_grad(const InputGradArgs& args, int64_t row_begin, int64_t row_end) {
   input_product<T>(view, args, C::gates * args.layout.H, row_begin, row_end);
 }
 
+// to [MC][S] (=, or += after the first block) sum over `count` rows of a[r][column + i] * g[r][S].
+template <class T, class S, int MC>
+FR_TILE void outer_tile(T* to, bool first, const void* const* a, int64_t column, const T* g, int64_t stride, int64_t count) {
+  constexpr int VL = lanes<T>;
+  Vec<T> acc[MC][S::count];
+#pragma GCC unroll 8
+  for (int i = 0; i < MC; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < S::count; ++j) acc[i][j] = first ? Vec<T>{} : load(to + (i * S::count + j) * VL);
+  }
+  accumulate_outer<T, S, MC>(acc, a, column, g, stride, count);
+#pragma GCC unroll 8
+  for (int i = 0; i < MC; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < S::count; ++j) store(to + (i * S::count + j) * VL, acc[i][j]);
+  }
+}
+
 // to [K][S] (=, or += after the first block) sum over `count` rows of a[r][k] * g[r][S].
 template <class T, class S>
 void outer_block(T* to, bool first, const void* const* a, int64_t K, const T* g, int64_t stride, int64_t count) {
-  constexpr int VL = lanes<T>;
   for_row_blocks(0, K, [&](auto mc, int64_t column) FR_FLAT {
-    constexpr int MC = decltype(mc)::value;
-    Vec<T> acc[MC][S::count];
-    T* at = to + column * S::count * VL;
-#pragma GCC unroll 8
-    for (int i = 0; i < MC; ++i) {
-#pragma GCC unroll 4
-      for (int j = 0; j < S::count; ++j) acc[i][j] = first ? Vec<T>{} : load(at + (i * S::count + j) * VL);
-    }
-    accumulate_outer<T, S, MC>(acc, a, column, g, stride, count);
-#pragma GCC unroll 8
-    for (int i = 0; i < MC; ++i) {
-#pragma GCC unroll 4
-      for (int j = 0; j < S::count; ++j) store(at + (i * S::count + j) * VL, acc[i][j]);
-    }
+    outer_tile<T, S, decltype(mc)::value>(to + column * S::count * lanes<T>, first, a, column, g, stride, count);
   });
 }
 

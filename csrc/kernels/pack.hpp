@@ -68,10 +68,12 @@ FR_INLINE void pack_forward_panel(const PackArgs& a, int64_t p, int64_t unit) {
 // Rows (p, gate in [first_gate, first_gate+gates), v) of `from` [G*H,K] into column blocks of 4*VL.
 template <class C>
 void pack_rows(typename C::Element* to, const typename C::Element* from, const Layout& layout, int64_t K, int64_t padded,
-               int first_gate, int gates) {
+               int first_gate, int gates, int64_t share, int64_t shares) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
-  for (int64_t column = 0; column < padded; column += 4 * VL) {
+  const Range blocks = share_of((padded + 4 * VL - 1) / (4 * VL), share, shares);
+  to += blocks.begin * 4 * VL * layout.H * gates;
+  for (int64_t column = blocks.begin * 4 * VL; column < min_of(padded, blocks.end * 4 * VL); column += 4 * VL) {
     const int64_t width = min_of(4 * VL, padded - column);
     for (int64_t unit = 0; unit < layout.H; unit += layout.unit_panel) {
       const int64_t valid = min_of(layout.unit_panel, layout.H - unit);
@@ -88,11 +90,12 @@ void pack_rows(typename C::Element* to, const typename C::Element* from, const L
 }
 
 template <class C>
-void pack(const PackArgs& args) {
+void pack(const PackArgs& args, int64_t share, int64_t shares) {
   using T = typename C::Element;
   const PackArgs a = args;
   if (a.forward != nullptr) {
-    for_panels<C>(a.layout, 0, a.layout.panels, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
+    const Range panels = share_of(a.layout.panels, share, shares);
+    for_panels<C>(a.layout, panels.begin, panels.end, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
       pack_forward_panel<C, decltype(nv)::value>(a, p, unit);
     });
   }
@@ -101,12 +104,12 @@ void pack(const PackArgs& args) {
   if (a.backward_hh != nullptr) {
     T* to = static_cast<T*>(a.backward_hh);
     const T* w_hh = static_cast<const T*>(a.w_hh);
-    pack_rows<C>(to, w_hh, a.layout, H, Hp, 0, S::U::count);
-    if constexpr (C::two_phase) pack_rows<C>(to + S::U::count * H * Hp, w_hh, a.layout, H, Hp, 2, 1);
+    pack_rows<C>(to, w_hh, a.layout, H, Hp, 0, S::U::count, share, shares);
+    if constexpr (C::two_phase) pack_rows<C>(to + S::U::count * H * Hp, w_hh, a.layout, H, Hp, 2, 1, share, shares);
   }
   if (a.backward_ih != nullptr) {
     pack_rows<C>(static_cast<T*>(a.backward_ih), static_cast<const T*>(a.w_ih), a.layout, a.layout.I, a.layout.input_padded,
-                 0, S::X::count);
+                 0, S::X::count, share, shares);
   }
 }
 

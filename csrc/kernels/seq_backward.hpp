@@ -59,55 +59,79 @@ FR_INLINE void multiply_dgates(Vec<T> (&acc)[MR][NV], const GateView<T>& g, int6
 
 // Calls body(Int<NV>, first column) for blocks of 4*VL columns of a padded width.
 template <class T, class Body>
-FR_INLINE void for_column_blocks(int64_t padded, Body body) {
+FR_INLINE void for_column_blocks(Range columns, int64_t padded, Body body) {
   constexpr int VL = lanes<T>;
-  for (int64_t column = 0; column < padded; column += 4 * VL) {
+  for (int64_t column = columns.begin; column < columns.end; column += 4 * VL) {
     with_vectors((padded - column) / VL, [&](auto nv) FR_FLAT { body(nv, column); });
+  }
+}
+
+// to[r] [NV*VL] (= or +=) dG[row + r] B for MR rows.
+template <class T, int MR, int NV>
+FR_TILE void product_tile(const GateView<T>& g, int64_t row, const T* b, const int64_t* n, T* out, int64_t stride, bool add) {
+  constexpr int VL = lanes<T>;
+  Vec<T> acc[MR][NV];
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) acc[r][j] = add ? load(out + n[r] * stride + j * VL) : Vec<T>{};
+  }
+  multiply_dgates<T>(acc, g, row, b);
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) store(out + n[r] * stride + j * VL, acc[r][j]);
   }
 }
 
 // out[n[i]] [stride] (= or +=) dG[row + i] B for i < count: one step's product. B: column blocks over K rows of weights.
 template <class T>
 void step_product(const GateView<T>& g, int64_t row, int64_t count, const T* panels, int64_t K, const int64_t* n, T* out,
-                  int64_t stride, bool add) {
-  constexpr int VL = lanes<T>;
-  for_column_blocks<T>(stride, [&](auto nv, int64_t column) FR_FLAT {
+                  int64_t stride, bool add, Range columns) {
+  for_column_blocks<T>(columns, stride, [&](auto nv, int64_t column) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
     for_row_blocks(0, count, [&](auto mr, int64_t first) FR_FLAT {
-      constexpr int MR = decltype(mr)::value;
-      Vec<T> acc[MR][NV];
-      T* to[MR];
-#pragma GCC unroll 8
-      for (int r = 0; r < MR; ++r) {
-        to[r] = out + n[first + r] * stride + column;
-#pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) acc[r][j] = add ? load(to[r] + j * VL) : Vec<T>{};
-      }
-      multiply_dgates<T>(acc, g, row + first, panels + column * K);
-#pragma GCC unroll 8
-      for (int r = 0; r < MR; ++r) {
-#pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) store(to[r] + j * VL, acc[r][j]);
-      }
+      product_tile<T, decltype(mr)::value, NV>(g, row + first, panels + column * K, n + first, out + column, stride, add);
     });
   });
 }
 
+// The rows of one step in the tables, narrowed to the batch slice: n ascends within a step.
+struct StepRows {
+  int64_t begin, end, to_tape;
+};
+FR_INLINE int64_t lower_bound(const int64_t* n, int64_t begin, int64_t end, int64_t value) {
+  while (begin < end) {
+    const int64_t middle = (begin + end) / 2;
+    if (n[middle] < value) {
+      begin = middle + 1;
+    } else {
+      end = middle;
+    }
+  }
+  return begin;
+}
+FR_INLINE StepRows rows_of(const BackwardArgs& b, int64_t step) {
+  int64_t begin = b.tables.first[step], end = b.tables.first[step + 1];
+  const int64_t to_tape = b.tables.tape_row[step] - begin;
+  if (b.n_begin > 0) begin = lower_bound(b.tables.n, begin, end, b.n_begin);
+  if (b.n_end < b.rows->seq.N) end = lower_bound(b.tables.n, begin, end, b.n_end);
+  return {begin, end, to_tape};
+}
+
 // Calls body(at, table row, first unit, vector-major offset) for every vector of hidden units of every row of a step.
 template <class C, class Body>
-FR_INLINE void for_units(const BackwardArgs& b, int64_t step, Body body) {
+FR_INLINE void for_units(const BackwardArgs& b, const StepRows& rows, Range units, Body body) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
-  const int64_t begin = b.tables.first[step], end = b.tables.first[step + 1];
-  const int64_t to_tape = b.tables.tape_row[step] - begin;
   const Layout& layout = b.layout;
   const int64_t Hp = layout.hidden_padded;
-  for (int64_t unit = 0; unit < Hp; unit += VL) {
+  for (int64_t unit = units.begin; unit < units.end; unit += VL) {
     const int64_t p = unit / layout.unit_panel;
     const int64_t width = C::interleaved ? 4 * VL : min_of(4 * VL, Hp - p * layout.unit_panel);
     const int64_t offset = p * layout.rows * 4 * VL + (unit - p * layout.unit_panel);
-    for (int64_t row = begin; row < end; ++row) {
-      const int64_t n = b.tables.n[row], g = offset + (row + to_tape) * width;
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      const int64_t n = b.tables.n[row], g = offset + (row + rows.to_tape) * width;
       BackwardRow<T> at{};
       if constexpr (C::keeps_gates) at.gates = static_cast<const T*>(b.gates) + g;
       at.dgates = static_cast<T*>(b.dgates) + g;
@@ -127,24 +151,26 @@ FR_INLINE void for_units(const BackwardArgs& b, int64_t step, Body body) {
 }
 
 template <class T>
-void zero_state_grad(const BackwardArgs& b, int64_t n) {
-  const size_t bytes = static_cast<size_t>(b.layout.hidden_padded) * sizeof(T);
-  std::memset(static_cast<T*>(b.dh) + n * b.layout.hidden_padded, 0, bytes);
-  if (b.dc != nullptr) std::memset(static_cast<T*>(b.dc) + n * b.layout.hidden_padded, 0, bytes);
+void zero_state_grad(const BackwardArgs& b, int64_t n, Range units) {
+  const size_t bytes = static_cast<size_t>(units.end - units.begin) * sizeof(T);
+  const int64_t at = n * b.layout.hidden_padded + units.begin;
+  std::memset(static_cast<T*>(b.dh) + at, 0, bytes);
+  if (b.dc != nullptr) std::memset(static_cast<T*>(b.dc) + at, 0, bytes);
 }
 
 // Masked (t, n): y repeats h, so its gradient joins dh; a reset there ends both.
 template <class T>
-void held_rows(const BackwardArgs& b, int64_t step) {
+void held_rows(const BackwardArgs& b, int64_t step, Range units) {
   constexpr int VL = lanes<T>;
   for (int64_t i = b.tables.held_first[step]; i < b.tables.held_first[step + 1]; ++i) {
     const int64_t n = b.tables.held_n[i];
+    if (n < b.n_begin || n >= b.n_end) continue;
     T* dh = static_cast<T*>(b.dh) + n * b.layout.hidden_padded;
     const T* dy = static_cast<const T*>(b.tables.held_dy[i]);
     if (b.tables.held_cut[i] != 0) {
-      zero_state_grad<T>(b, n);
+      zero_state_grad<T>(b, n, units);
     } else if (dy != nullptr) {
-      for (int64_t u = 0; u < b.layout.H; u += VL) store(dh + u, load(dh + u) + load_n(dy + u, b.layout.H - u));
+      for (int64_t u = units.begin; u < min_of(units.end, b.layout.H); u += VL) store(dh + u, load(dh + u) + load_n(dy + u, b.layout.H - u));
     }
   }
 }
@@ -153,30 +179,35 @@ template <class C, class P>
 FR_INLINE void backward_loop(const BackwardArgs& b) {
   using T = typename C::Element;
   using U = typename PanelSlots<C, C::interleaved ? 4 : 1>::U;
+  constexpr int block = 4 * lanes<T>;
   const int64_t H = b.layout.H, Hp = b.layout.hidden_padded, K = H * U::count;
+  const Range blocks = share_of((Hp + block - 1) / block, b.team.member, b.team.size);
+  const Range units{blocks.begin * block, min_of(blocks.end * block, Hp)};
   const T* u = static_cast<const T*>(b.packed);
   const GateView<T> view = view_of<T>(b.layout, b.dgates, C::interleaved, 0, U::count, U::at[U::count - 1]);
   const bool reset = b.rows->seq.reset != nullptr, mask = b.rows->seq.mask != nullptr;
   for (int64_t step = b.rows->seq.T - 1; step >= 0; --step) {
-    if (mask) held_rows<T>(b, step);
-    for_units<C>(b, step, [&](const BackwardRow<T>& at, int64_t, int64_t) FR_FLAT { C::template backward<P>(at); });
-    const int64_t begin = b.tables.first[step], count = b.tables.first[step + 1] - begin;
-    const int64_t* n = b.tables.n + begin;
+    if (mask) held_rows<T>(b, step, units);
+    const StepRows rows = rows_of(b, step);
+    const int64_t count = rows.end - rows.begin, tape_row = rows.begin + rows.to_tape;
+    const int64_t* n = b.tables.n + rows.begin;
+    for_units<C>(b, rows, units, [&](const BackwardRow<T>& at, int64_t, int64_t) FR_FLAT { C::template backward<P>(at); });
+    meet(b.team);
     if constexpr (C::two_phase) {
       T* drh = static_cast<T*>(b.drh);
       const GateView<T> view_n = view_of<T>(b.layout, b.dgates, true, 2, 1, 2);
-      step_product<T>(view_n, b.tables.tape_row[step], count, u + K * Hp, H, n, drh, Hp, false);
-      const int64_t to_tape = b.tables.tape_row[step] - begin;
-      for_units<C>(b, step, [&](const BackwardRow<T>& at, int64_t row, int64_t unit) FR_FLAT {
-        T* rh = static_cast<T*>(b.rh) + (row + to_tape) * Hp + unit;
+      step_product<T>(view_n, tape_row, count, u + K * Hp, H, n, drh, Hp, false, units);
+      for_units<C>(b, rows, units, [&](const BackwardRow<T>& at, int64_t row, int64_t unit) FR_FLAT {
+        T* rh = static_cast<T*>(b.rh) + (row + rows.to_tape) * Hp + unit;
         C::template second_backward<P>(at, drh + b.tables.n[row] * Hp + unit, rh);
       });
+      meet(b.team);
     }
     if (step == 0 && !b.last_product) break;
-    step_product<T>(view, b.tables.tape_row[step], count, u, K, n, static_cast<T*>(b.dh), Hp, C::carries);
+    step_product<T>(view, tape_row, count, u, K, n, static_cast<T*>(b.dh), Hp, C::carries, units);
     if (!reset) continue;
-    for (int64_t row = begin; row < begin + count; ++row) {
-      if (b.tables.cut[row] != 0) zero_state_grad<T>(b, b.tables.n[row]);
+    for (int64_t row = rows.begin; row < rows.end; ++row) {
+      if (b.tables.cut[row] != 0) zero_state_grad<T>(b, b.tables.n[row], units);
     }
   }
 }

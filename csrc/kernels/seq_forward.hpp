@@ -15,6 +15,7 @@
 #include "cell_lstm.hpp"
 #include "cell_rnn.hpp"
 #include "../rows.hpp"
+#include "../team.hpp"
 
 namespace fastrnn::FR_ISA {
 namespace {
@@ -59,6 +60,17 @@ FR_INLINE PanelRows panel_rows(const Layout& layout, int64_t unit) {
   return {unit, C::interleaved ? layout.H : VL, layout.H - unit, C::interleaved ? 0 : VL};
 }
 
+FR_INLINE void meet(const Team& team) {
+  if (team.size > 1) team_wait(team);
+}
+
+struct Range {
+  int64_t begin, end;
+};
+FR_INLINE Range share_of(int64_t count, int64_t index, int64_t shares) {
+  return {count * index / shares, count * (index + 1) / shares};
+}
+
 // Calls body(Int<NV>, panel index, first hidden unit) for panels [begin, end); NV < 4 only in the RNN's last.
 template <class C, class Body>
 FR_INLINE void for_panels(const Layout& layout, int64_t begin, int64_t end, Body body) {
@@ -73,12 +85,32 @@ FR_INLINE void for_panels(const Layout& layout, int64_t begin, int64_t end, Body
   }
 }
 
-// xg = bias + W x for the tabled rows.
+// xg [MR][X*VL] = bias + W x for MR rows.
+template <class T, class X, int MR, int A>
+FR_TILE void project_tile(const T* bias, const T* w, const void* const* rows, int64_t I, T* xg) {
+  constexpr int VL = lanes<T>;
+  Vec<T> acc[MR][A];
+  const T* x[MR];
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r) {
+    x[r] = static_cast<const T*>(rows[r]);
+#pragma GCC unroll 8
+    for (int j = 0; j < X::count; ++j) acc[r][X::at[j]] = load(bias + X::at[j] * VL);
+  }
+  accumulate<T, X>(acc, x, w, I);
+#pragma GCC unroll 8
+  for (int r = 0; r < MR; ++r) {
+#pragma GCC unroll 8
+    for (int j = 0; j < X::count; ++j) store(xg + (r * X::count + j) * VL, acc[r][X::at[j]]);
+  }
+}
+
+// xg = bias + W x for the tabled rows; a thread needs its own panels' only.
 template <class C>
-void project(const ForwardArgs& f, int64_t rows, int64_t capacity) {
+void project(const ForwardArgs& f, int64_t rows, int64_t capacity, Range panels) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
-  for_panels<C>(f.layout, 0, f.layout.panels, [&](auto nv, int64_t p, int64_t) FR_FLAT {
+  for_panels<C>(f.layout, panels.begin, panels.end, [&](auto nv, int64_t p, int64_t) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
     using S = PanelSlots<C, NV>;
     constexpr int width = S::X::count * VL;
@@ -86,28 +118,15 @@ void project(const ForwardArgs& f, int64_t rows, int64_t capacity) {
     // A full RNN panel is 4*VL wide, its last may be narrower; the others all have the same width.
     T* xg = static_cast<T*>(f.projection) + p * capacity * (C::interleaved ? width : 4 * VL);
     for_row_blocks(0, rows, [&](auto mr, int64_t first) FR_FLAT {
-      constexpr int MR = decltype(mr)::value;
-      Vec<T> acc[MR][S::columns];
-      const T* x[MR];
-#pragma GCC unroll 8
-      for (int r = 0; r < MR; ++r) {
-        x[r] = static_cast<const T*>(f.tables.x[first + r]);
-#pragma GCC unroll 8
-        for (int j = 0; j < S::X::count; ++j) acc[r][S::X::at[j]] = load(panel.bias + S::X::at[j] * VL);
-      }
-      accumulate<T, typename S::X>(acc, x, panel.w, f.layout.I);
-#pragma GCC unroll 8
-      for (int r = 0; r < MR; ++r) {
-#pragma GCC unroll 8
-        for (int j = 0; j < S::X::count; ++j) store(xg + (first + r) * width + j * VL, acc[r][S::X::at[j]]);
-      }
+      project_tile<T, typename S::X, decltype(mr)::value, S::columns>(panel.bias, panel.w, f.tables.x + first, f.layout.I,
+                                                                      xg + first * width);
     });
   });
 }
 
 // One step of one panel for MR rows from table index `row`; gate_row is their index in the tape.
 template <class C, bool Keep, int MR, int NV>
-FR_INLINE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t row, int64_t gate_row,
+FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t row, int64_t gate_row,
                             int64_t scratch_row, const typename C::Element* xg) {
   using T = typename C::Element;
   using S = PanelSlots<C, NV>;
@@ -163,7 +182,7 @@ FR_INLINE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64
 
 // GRU with reset before: n from rows of r*h, which the first phase has left for all units of the step's rows.
 template <class C, bool Keep, int MR>
-FR_INLINE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t row, int64_t gate_row,
+FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t row, int64_t gate_row,
                            int64_t scratch_row) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
@@ -192,12 +211,12 @@ FR_INLINE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_
 }
 
 template <class C, bool Keep>
-FR_INLINE void forward_step(const ForwardArgs& f, int64_t step, int64_t capacity) {
+FR_INLINE void forward_step(const ForwardArgs& f, int64_t step, int64_t capacity, Range panels) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
   const int64_t begin = f.tables.first[step], end = f.tables.first[step + 1];
   const int64_t to_tape = f.tables.tape_row[step] - begin;
-  for_panels<C>(f.layout, 0, f.layout.panels, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
+  for_panels<C>(f.layout, panels.begin, panels.end, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
     constexpr int width = PanelSlots<C, NV>::X::count * VL;
     const T* xg = static_cast<const T*>(f.projection);
@@ -209,7 +228,8 @@ FR_INLINE void forward_step(const ForwardArgs& f, int64_t step, int64_t capacity
     });
   });
   if constexpr (C::two_phase) {
-    for_panels<C>(f.layout, 0, f.layout.panels, [&](auto, int64_t p, int64_t unit) FR_FLAT {
+    meet(f.team);
+    for_panels<C>(f.layout, panels.begin, panels.end, [&](auto, int64_t p, int64_t unit) FR_FLAT {
       for_row_blocks(begin, end, [&](auto mr, int64_t row) FR_FLAT {
         second_tile<C, Keep, decltype(mr)::value>(f, p, unit, row, row + to_tape, row - begin);
       });
@@ -224,12 +244,17 @@ void seq_forward(const ForwardArgs& args) {
   RowSource& source = *f.rows;
   const int64_t T_steps = source.seq.T;
   const int64_t capacity = f.chunk * (source.n_end - source.n_begin);
+  const Range panels = share_of(f.layout.panels, f.team.member, f.team.size);
   for (int64_t s = 0; s < T_steps; s += f.chunk) {
     const int64_t steps = min_of(f.chunk, T_steps - s);
-    build_rows(source, s, s + steps, f.tables);
-    if (f.projection != nullptr) project<C>(f, f.tables.first[steps], capacity);
-    for (int64_t step = 0; step < steps; ++step) forward_step<C, Keep>(f, step, capacity);
-    if (source.seq.mask == nullptr) continue;
+    if (f.team.member == 0) build_rows(source, s, s + steps, f.tables);
+    meet(f.team);
+    if (f.projection != nullptr) project<C>(f, f.tables.first[steps], capacity, panels);
+    for (int64_t step = 0; step < steps; ++step) {
+      forward_step<C, Keep>(f, step, capacity, panels);
+      meet(f.team);
+    }
+    if (source.seq.mask == nullptr || f.team.member != 0) continue;
     for (int64_t i = 0; i < f.tables.held_first[steps]; ++i) {
       std::memcpy(f.tables.held_y[i], f.tables.held_h[i], static_cast<size_t>(f.layout.H) * sizeof(T));
     }

@@ -22,6 +22,9 @@
 #endif
 
 #define FR_INLINE inline __attribute__((always_inline))
+// A register tile: its own function, small enough for the compiler to keep every accumulator in a register. Inlined into the
+// loops over panels and row blocks, GCC 12 stored the RNN's weight vectors to the stack at every k: 62 % of the FMA peak.
+#define FR_TILE __attribute__((noinline))
 #define FR_FLAT __attribute__((always_inline))  // of a lambda
 
 namespace fastrnn::FR_ISA {

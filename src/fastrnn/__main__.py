@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import nan
 
-from . import __version__, show_config
+from . import __version__, backends, show_config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +18,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # A text may hold characters that the terminal's encoding lacks.
         with suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        backends.current()
+    except (ImportError, ValueError) as error:  # FASTRNN_BACKEND or FASTRNN_ISA names what is not there
+        print(f"fastrnn: {error}", file=sys.stderr)
+        return 2
     if options.command == "info":
         show_config()
         return 0
@@ -34,6 +39,9 @@ def _demo(options: argparse.Namespace) -> int:
         return 2
     except OSError as error:  # a full disk, a closed pipe
         print(f"fastrnn demo: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        print("fastrnn demo: not enough memory for these sizes", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nfastrnn demo: interrupted", file=sys.stderr)
@@ -61,14 +69,14 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     what.add_argument("--cell", choices=["lstm", "gru", "rnn"], default="lstm", help="kind of recurrent layer")
     what.add_argument("--layers", type=_integer(1), default=2, help="recurrent layers")
     what.add_argument("--hidden", type=_integer(1), default=256, help="hidden units of each")
-    what.add_argument("--embedding", type=_integer(1), default=128, help="width of a character's vector")
+    what.add_argument("--embedding", type=_integer(1), default=64, help="width of a character's vector")
     what.add_argument("--dropout", type=_number(0, 0.99), default=0.0, help="between layers")
     how = demo.add_argument_group("training")
     how.add_argument("--text", metavar="FILE", help="UTF-8 text to learn; pydoc_data.topics if not given")
-    how.add_argument("--steps", type=_integer(1), default=2000, help="training steps")
-    how.add_argument("--batch", type=_integer(1), default=16, help="rows of text read side by side")
-    how.add_argument("--bptt", type=_integer(1), default=50, help="characters of each row in a step")
-    how.add_argument("--lr", type=_number(0, 10), default=5e-3, help="highest learning rate of Adam")
+    how.add_argument("--steps", type=_integer(1), default=1500, help="training steps")
+    how.add_argument("--batch", type=_integer(1), default=32, help="rows of text read side by side")
+    how.add_argument("--bptt", type=_integer(1), default=32, help="characters of each row in a step")
+    how.add_argument("--lr", type=_number(0, 10), default=6e-3, help="highest learning rate of Adam")
     how.add_argument("--seed", type=_integer(0), default=0, help="of weights, dropout and generated text")
     how.add_argument("--out", metavar="FOLDER", default="fastrnn-demo", help="where model, text and picture go")
     writing = demo.add_argument_group("writing")

@@ -54,7 +54,7 @@ class CharacterModel:
         alphabet: str,
         *,
         cell: str = "lstm",
-        embedding_size: int = 128,
+        embedding_size: int = 64,
         hidden_size: int = 256,
         num_layers: int = 2,
         dropout: float = 0.0,
@@ -66,10 +66,9 @@ class CharacterModel:
         rng = np.random.default_rng(rng)
         self.alphabet = alphabet
         self.cell = cell
+        self.recurrent: Any = CELLS[cell](embedding_size, hidden_size, num_layers, dropout=dropout, rng=rng)
         self.embedding = Embedding(len(alphabet), embedding_size, rng=rng)
         self.head = Linear(hidden_size, len(alphabet), rng=rng)
-        # Last, because it keeps the generator for its dropout.
-        self.recurrent: Any = CELLS[cell](embedding_size, hidden_size, num_layers, dropout=dropout, rng=rng)
         self._tape: Tape | None = None
         self._gradients: Gradients | None = None
 

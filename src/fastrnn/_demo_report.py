@@ -23,7 +23,7 @@ class Point:
 def write_record(record: Sequence[Point], path: Path) -> None:
     """One line for each step, as comma-separated values."""
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["step", "characters", "seconds", "train_bits", "held_out_bits"])
         for point in record:
             held_out = "" if point.held_out is None else f"{point.held_out:.4f}"
@@ -33,7 +33,7 @@ def write_record(record: Sequence[Point], path: Path) -> None:
 def write_picture(record: Sequence[Point], rates: dict[str, float], title: str, folder: Path) -> str:
     """Loss curve and speeds as demo.png; without matplotlib the speeds as speed.csv. Tells what was written."""
     with (folder / "speed.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["backend", "characters_per_second"])
         writer.writerows([name, f"{rate:.0f}"] for name, rate in rates.items())
     tables = f"the numbers are in {folder / 'training.csv'} and {folder / 'speed.csv'}"

@@ -36,7 +36,8 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], options: Ma
     text = json.dumps(dict(options))
     if _suffix(path) == ".npz":
         buffer = io.BytesIO()
-        np.savez(buffer, **{KEY: np.array(text)}, **arrays)
+        everything: dict[str, Any] = {KEY: np.array(text), **arrays}
+        np.savez(buffer, **everything)
         data: bytes | memoryview = buffer.getbuffer()
     else:
         dense = {name: np.ascontiguousarray(array) for name, array in arrays.items()}

@@ -107,8 +107,7 @@ class Recurrent(Generic[S]):
         if now is None:
             now = self._now
         module = backends.current()
-        name = module.NAME
-        key = name, backends.active_isa(module) if name == "cpp" else ""
+        key = module.NAME, backends.active_isa(module)
         packed = now.packed.get(key)
         if packed is None:
             with self._lock:

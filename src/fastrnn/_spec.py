@@ -33,17 +33,17 @@ class Spec:
     reset_after: bool = True  # GRU: reset gate applied after (True) or before (False) the recurrent product
     exact: bool = False  # tests only: every activation is a clamp to [-1, 1], so small integers stay exact
 
-    @property
+    @cached_property
     def gates(self) -> int:
         """G: 1, 4 or 3."""
         return GATES[self.cell]
 
-    @property
+    @cached_property
     def directions(self) -> int:
         """D: 2 if bidirectional, else 1."""
         return 2 if self.bidirectional else 1
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[np.floating[npt.NBitBase]]:
         return np.dtype(self.dtype_name)
 

@@ -45,6 +45,14 @@ typedef enum fastrnn_activation {
 
 typedef enum fastrnn_dtype { FASTRNN_F32 = 0, FASTRNN_F64 = 1 } fastrnn_dtype;
 
+/* How a call is shared among threads, besides one direction per thread. */
+typedef enum fastrnn_split {
+  FASTRNN_SPLIT_CHOSEN = 0,
+  FASTRNN_SPLIT_NONE = 1,
+  FASTRNN_SPLIT_BATCH = 2, /* slices of the batch, no synchronisation */
+  FASTRNN_SPLIT_HIDDEN = 3 /* hidden units, one barrier a step */
+} fastrnn_split;
+
 typedef struct fastrnn_problem {
   uint32_t struct_size;
   uint32_t cell;       /* fastrnn_cell */
@@ -56,11 +64,13 @@ typedef struct fastrnn_problem {
   uint32_t bias;       /* 0 or 1 */
   int32_t isa;         /* index as in fastrnn_isa_name, or -1 for the active one */
   uint32_t retain;     /* backward leaves the tape as it is (its workspace is then larger) */
+  uint32_t threads;    /* the plan may use up to this many, 0 as 1; the results do not depend on it */
+  uint32_t split;      /* 0: the plan chooses; else a fastrnn_split, for tests and measurements */
 } fastrnn_problem;
 
 typedef struct fastrnn_sizes {
   uint32_t struct_size;
-  uint32_t threads;            /* threads the plan uses */
+  uint32_t threads;            /* threads the plan uses at most */
   int64_t weights;             /* elements of the flat weights, PyTorch's state_dict order */
   int64_t packed;              /* bytes, and so on */
   int64_t packed_backward;

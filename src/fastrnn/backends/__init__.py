@@ -128,27 +128,29 @@ def _choose() -> Backend:
             if explicit not in MODULES:
                 message = f"{VARIABLE} is {explicit!r}; it must be one of {', '.join(map(repr, MODULES))}"
                 raise ValueError(message)
-            module = load(explicit)
+            _automatic = load(explicit)
         else:
-            module = _first_that_loads()
-        _automatic = module
-        return module
+            _automatic, message = _first_that_loads()
+            if message:  # once, and after the choice is made: also where warnings are errors, the next call works
+                warnings.warn(message, RuntimeWarning, stacklevel=_outside())
+        return _automatic
 
 
-def _first_that_loads() -> Backend:
-    """Automatic choice; only a failed import leads to the next backend, any other error is the caller's."""
+def _first_that_loads() -> tuple[Backend, str]:
+    """Automatic choice, and what is to be said about it.
+
+    Only a failed import leads to the next backend, any other error is the caller's.
+    """
     for name in MODULES:
         try:
             module = load(name)
         except ImportError:
             continue
         broken = [f"{n!r} failed to import ({_failed[n]})" for n in MODULES if n in _failed and not _is_absent(n)]
-        if broken or name == "numpy":
-            told = f"; {', '.join(broken)}" if broken else ", without compiled kernels and without Numba"
-            advice = f'. To speed it up: pip install "fastrnn[numba]" ({VARIABLE}=numpy makes this a choice)'
-            message = f"fastrnn runs on its {name!r} backend{told}{advice if name == 'numpy' else ''}"
-            warnings.warn(message, RuntimeWarning, stacklevel=_outside())
-        return module
+        told = f"; {', '.join(broken)}" if broken else ", without compiled kernels and without Numba"
+        advice = f'. To speed it up: pip install "fastrnn[numba]" ({VARIABLE}=numpy makes this a choice)'
+        message = f"fastrnn runs on its {name!r} backend{told}{advice if name == 'numpy' else ''}"
+        return module, message if broken or name == "numpy" else ""
     raise AssertionError  # the NumPy backend needs nothing that this package does not need
 
 
@@ -178,16 +180,13 @@ def _is_available(name: str) -> bool:
 
 def active_isa(module: Backend) -> str:
     """Instruction set that `module.pack` packs for now; "" for the backends that have none."""
-    return _core_isa(module) if module.NAME == "cpp" else ""
-
-
-def _core_isa(module: Any) -> str:
-    probe = getattr(module, "active_isa", None)
-    return str(probe() if probe is not None else module.config()["isa_active"])
+    return cast(str, cast(Any, module).isa_active()) if module.NAME == "cpp" else ""
 
 
 class backend:
     """Context manager that chooses the backend of every call inside it, in this thread or task.
+
+    A thread started inside does not inherit the choice, unless it is given the context.
 
     Parameters
     ----------

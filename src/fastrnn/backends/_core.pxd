@@ -35,6 +35,8 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         uint32_t bias
         int32_t isa
         uint32_t retain
+        uint32_t threads
+        uint32_t split
 
     ctypedef struct fastrnn_sizes:
         uint32_t struct_size

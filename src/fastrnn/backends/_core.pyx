@@ -13,11 +13,9 @@ cimport numpy as cnp
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free
 from libc.string cimport memset
+from posix.stdlib cimport posix_memalign
 
 cnp.import_array()
-
-cdef extern from "stdlib.h" nogil:
-    int posix_memalign(void** memory, size_t alignment, size_t size)
 
 NAME = "cpp"
 
@@ -25,6 +23,11 @@ NAME = "cpp"
 cdef double RELEASE_WORK = 1e6
 cdef enum:
     LINE = 64
+
+
+# What `force_split` set: 0 while the plan chooses.
+cdef uint32_t forced_split = 0
+SPLITS = ("chosen", "none", "batch", "hidden")
 
 
 cdef check(fastrnn_status status):
@@ -74,12 +77,18 @@ cdef class Packed:
 
     cdef plan(self, int64_t steps, int64_t batch, bint retain):
         # Under the GIL; callers copy problem and sizes before they release it.
-        if self.problem.T == steps and self.problem.N == batch and self.problem.retain == retain:
+        cdef uint32_t threads = <uint32_t>fastrnn_get_num_threads()
+        if (
+            self.problem.T == steps and self.problem.N == batch and self.problem.retain == retain
+            and self.problem.threads == threads and self.problem.split == forced_split
+        ):
             return
         cdef fastrnn_problem problem = self.problem
         problem.T = steps
         problem.N = batch
         problem.retain = retain
+        problem.threads = threads
+        problem.split = forced_split
         check(fastrnn_plan(&problem, &self.sizes))
         self.problem = problem
 
@@ -116,6 +125,7 @@ def pack(spec, weights):
     p.activation = activation_code(spec)
     p.dtype = FASTRNN_F32 if spec.dtype_name == "float32" else FASTRNN_F64
     p.T = p.N = 1
+    p.threads = <uint32_t>fastrnn_get_num_threads()
     p.I = spec.input_size
     p.H = spec.hidden_size
     p.L = spec.num_layers
@@ -271,6 +281,20 @@ def force_isa(name):
         status = fastrnn_set_isa(encoded)
     if status != FASTRNN_OK:
         raise ValueError(isa_error("force_isa", name, status))
+
+
+def force_split(name):
+    """For tests and measurements: how threads share a call; None: the plan chooses again.
+
+    Raises
+    ------
+    ValueError
+        No such way.
+    """
+    global forced_split
+    if name is not None and name not in SPLITS:
+        raise ValueError(f"force_split: got {name!r}, it must be one of {SPLITS} or None")
+    forced_split = 0 if name is None else SPLITS.index(name)
 
 
 cdef isa_error(source, name, fastrnn_status status):

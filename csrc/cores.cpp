@@ -1,0 +1,69 @@
+#include "cores.hpp"
+
+#include <cstdio>
+#include <cstdlib>
+#include <unistd.h>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace fastrnn {
+namespace {
+
+constexpr int most = 256;
+
+int clamp(long n) { return n < 1 ? 1 : n > most ? most : static_cast<int>(n); }
+
+int allowed_cpus() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) return clamp(CPU_COUNT(&set));
+#endif
+  return clamp(sysconf(_SC_NPROCESSORS_ONLN));
+}
+
+// Two numbers from a file, "max" or an absent one read as -1.
+bool read_numbers(const char* path, long& first, long& second) {
+  std::FILE* file = std::fopen(path, "r");
+  if (file == nullptr) return false;
+  char text[64] = {};
+  const size_t length = std::fread(text, 1, sizeof(text) - 1, file);
+  std::fclose(file);
+  if (length == 0) return false;
+  char* end = nullptr;
+  first = std::strtol(text, &end, 10);
+  if (end == text) first = -1;
+  second = -1;
+  while (*end != '\0' && *end != ' ') ++end;
+  char* rest = end;
+  second = std::strtol(rest, &end, 10);
+  if (end == rest) second = -1;
+  return true;
+}
+
+// CPUs' worth of time a control group allows, rounded up; `most` if it does not limit.
+int quota_cpus() {
+  long quota = -1, period = -1, none = -1;
+  if (!read_numbers("/sys/fs/cgroup/cpu.max", quota, period)) {  // version 2, else version 1
+    if (!read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota, none)) return most;
+    if (!read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", period, none)) return most;
+  }
+  if (quota <= 0 || period <= 0) return most;
+  return clamp((quota + period - 1) / period);
+}
+
+}  // namespace
+
+int default_threads() noexcept {
+  const char* text = std::getenv("FASTRNN_NUM_THREADS");
+  if (text != nullptr && *text != '\0') {
+    char* end = nullptr;
+    const long threads = std::strtol(text, &end, 10);
+    if (*end == '\0' && threads >= 1) return clamp(threads);
+  }
+  const int cpus = allowed_cpus(), quota = quota_cpus();
+  return cpus < quota ? cpus : quota;
+}
+
+}  // namespace fastrnn
