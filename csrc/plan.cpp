@@ -79,14 +79,16 @@ bool Plan::projects(int64_t layer) const noexcept {
   return rows < 6 || packed_elements(layer) * item > l2;
 }
 
-// Projected: xg of a chunk within 256 KB of L2, 1..64 steps, and 24 rows if T has them, four row blocks for each panel.
+// Projected: xg of a chunk within 256 KB of L2, or within an eighth of U, beside whose stream it costs nothing, since every
+// chunk streams W once more; at most 256 steps, and 24 rows if T has them, four row blocks for each panel.
 // Otherwise only the row tables depend on it: 256 rows of them are 24 KB.
 int64_t Plan::chunk_steps(int64_t layer) const noexcept {
   const int64_t rows = clamp((p.N + slices - 1) / slices, 1, p.N > 0 ? p.N : 1);
   int64_t steps = clamp(256 / rows, 1, 256);
   if (projects(layer)) {
     const int64_t step_bytes = rows * facts[p.cell].w_gates * round_up(p.H, lanes) * item;
-    steps = clamp((int64_t{256} << 10) / step_bytes, 1, 64);
+    const int64_t l2_share = int64_t{256} << 10, u_share = gates * p.H * p.H * item / 8;
+    steps = clamp((l2_share > u_share ? l2_share : u_share) / step_bytes, 1, 256);
     const int64_t enough = (24 + rows - 1) / rows;
     if (steps < enough) steps = enough;
   }

@@ -23,6 +23,7 @@ NAME = "cpp"
 cdef double RELEASE_WORK = 1e6
 cdef enum:
     LINE = 64
+    HUGE_PAGE = 2 << 20
 
 
 # What `force_split` set: 0 while the plan chooses.
@@ -39,8 +40,29 @@ cdef check(fastrnn_status status):
     raise ValueError(f"fastrnn: {text}")
 
 
+cdef extern from *:
+    """
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #endif
+    static void fastrnn_huge_pages(void* memory, size_t bytes) {
+    #if defined(MADV_HUGEPAGE)
+      madvise(memory, bytes, MADV_HUGEPAGE);
+    #else
+      (void)memory;
+      (void)bytes;
+    #endif
+    }
+    """
+    void fastrnn_huge_pages(void* memory, size_t bytes) noexcept nogil
+
+
 cdef class Buffer:
-    """A block of memory on a 64-byte boundary."""
+    """A block of memory on a 64-byte boundary; a large one on huge pages where the system has them.
+
+    16 MB of weights are 4096 pages of 4 KB, more than the 3072 that Zen 4's second-level TLB holds, and they are walked
+    through at every step.
+    """
 
     cdef void* memory
     cdef readonly int64_t nbytes
@@ -48,9 +70,12 @@ cdef class Buffer:
     def __cinit__(self, int64_t nbytes):
         self.memory = NULL
         self.nbytes = nbytes
-        if posix_memalign(&self.memory, LINE, <size_t>(nbytes if nbytes > 0 else LINE)) != 0:
+        cdef size_t alignment = HUGE_PAGE if nbytes >= 2 * HUGE_PAGE else LINE
+        if posix_memalign(&self.memory, alignment, <size_t>(nbytes if nbytes > 0 else LINE)) != 0:
             self.memory = NULL
             raise MemoryError(f"fastrnn: {nbytes} bytes of memory are not to be had")
+        if alignment == HUGE_PAGE:
+            fastrnn_huge_pages(self.memory, <size_t>nbytes)
 
     def __dealloc__(self):
         free(self.memory)
