@@ -36,12 +36,18 @@ FR_TILE void input_tile(const GateView<T>& g, const InputGradArgs& args, int64_t
 template <class T>
 void input_product(const GateView<T>& g, const InputGradArgs& args, int64_t K, int64_t row_begin, int64_t row_end) {
   const T* w = static_cast<const T*>(args.packed);
-  for_column_blocks<T>({0, args.layout.input_padded}, args.layout.input_padded, [&](auto nv, int64_t column) FR_FLAT {
-    constexpr int NV = decltype(nv)::value;
-    for_row_blocks(row_begin, row_end, [&](auto mr, int64_t row) FR_FLAT {
-      input_tile<T, decltype(mr)::value, NV>(g, args, row, column, w + column * K);
+  // As many rows at a time as leave their dG in a quarter of L2 for all column blocks; at least eight tiles for each panel of W.
+  const int64_t fit = (int64_t{256} << 10) / (K * static_cast<int64_t>(sizeof(T)));
+  const int64_t block = (fit < 8 * tile_rows ? 8 * tile_rows : fit) / tile_rows * tile_rows;
+  for (int64_t begin = row_begin; begin < row_end; begin += block) {
+    const int64_t end = min_of(begin + block, row_end);
+    for_column_blocks<T>({0, args.layout.input_padded}, args.layout.input_padded, [&](auto nv, int64_t column) FR_FLAT {
+      constexpr int NV = decltype(nv)::value;
+      for_row_blocks(begin, end, [&](auto mr, int64_t row) FR_FLAT {
+        input_tile<T, decltype(mr)::value, NV>(g, args, row, column, w + column * K);
+      });
     });
-  });
+  }
 }
 
 template <class C>
@@ -136,13 +142,13 @@ FR_INLINE void outer_product_rh(const WeightGradArgs& g, int64_t begin, int64_t 
   }
 }
 
-// to[row(j, v)][k] (= or +=) from[k][j][v]: a panel's sums back to PyTorch's order, 16 k at a time so that lines of both
-// sides are used whole.
+// to[row(j, v)][k] (= or +=) from[k][j][v]: a panel's sums back to PyTorch's order, 64 k at a time: 16 KB of sums stay in L1
+// and each row is written four lines on end (one line at a time, their misses cost as much as the product at T*N = 100).
 template <class T>
 FR_INLINE void write_out(T* to, int64_t K, const T* from, int count, const PanelRows& rows, bool accumulate) {
   constexpr int VL = lanes<T>;
-  for (int64_t k0 = 0; k0 < K; k0 += 16) {
-    const int64_t k1 = min_of(K, k0 + 16);
+  for (int64_t k0 = 0; k0 < K; k0 += 64) {
+    const int64_t k1 = min_of(K, k0 + 64);
     for (int j = 0; j < count; ++j) {
       const int64_t valid = min_of(VL, rows.valid_at(j));
       for (int64_t v = 0; v < valid; ++v) {

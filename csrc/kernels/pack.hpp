@@ -13,12 +13,12 @@
 namespace fastrnn::FR_ISA {
 namespace {
 
-// to[k][j][v] = from[row(j, v)][k], rows as in gradients.hpp; 16 k at a time: 16 lines to, one line of each row from.
+// to[k][j][v] = from[row(j, v)][k], rows as in gradients.hpp; 64 k at a time: 16 KB to, four lines on end of each row from.
 template <class T>
 FR_INLINE T* pack_columns(T* to, const T* from, int64_t K, int count, const PanelRows& rows) {
   constexpr int VL = lanes<T>;
-  for (int64_t k0 = 0; k0 < K; k0 += 16) {
-    const int64_t k1 = min_of(K, k0 + 16);
+  for (int64_t k0 = 0; k0 < K; k0 += 64) {
+    const int64_t k1 = min_of(K, k0 + 64);
     for (int j = 0; j < count; ++j) {
       const int64_t valid = rows.valid_at(j);
       for (int v = 0; v < VL; ++v) {

@@ -192,11 +192,12 @@ def forward(
     """One call over a whole sequence; see `fastrnn.backends.Backend`."""
     cdef fastrnn_forward_args a
     cdef fastrnn_problem problem
+    cdef fastrnn_sizes sizes
     cdef fastrnn_status status
     memset(&a, 0, sizeof(a))
     packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), False)
-    problem = packed.problem
-    if tape is not None and tape.nbytes < packed.sizes.tape:
+    problem, sizes = packed.problem, packed.sizes  # before an allocation lets another thread plan
+    if tape is not None and tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
     a.struct_size = sizeof(a)
     a.packed = packed.forward.memory
@@ -208,9 +209,9 @@ def forward(
     a.mask = <const uint8_t*>data(mask)
     a.dropout = data(dropout)
     a.tape = NULL if tape is None else tape.memory
-    cdef Buffer workspace = Buffer(packed.sizes.forward_workspace)
+    cdef Buffer workspace = Buffer(sizes.forward_workspace)
     a.workspace = workspace.memory
-    if packed.sizes.work > RELEASE_WORK:
+    if sizes.work > RELEASE_WORK:
         with nogil:
             status = fastrnn_forward(&problem, &a)
     else:
@@ -226,14 +227,15 @@ def backward(
     """Gradients of one forward call; see `fastrnn.backends.Backend`."""
     cdef fastrnn_backward_args a
     cdef fastrnn_problem problem
+    cdef fastrnn_sizes sizes
     cdef fastrnn_status status
     memset(&a, 0, sizeof(a))
     packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), retain)
-    problem = packed.problem
-    if tape.nbytes < packed.sizes.tape:
+    problem, sizes = packed.problem, packed.sizes  # before an allocation lets another thread plan
+    if tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
     cdef Buffer panels = packed.backward_panels()
-    cdef Buffer workspace = Buffer(packed.sizes.backward_workspace)
+    cdef Buffer workspace = Buffer(sizes.backward_workspace)
     a.struct_size = sizeof(a)
     a.accumulate = accumulate
     a.packed_backward = panels.memory
@@ -250,7 +252,7 @@ def backward(
     a.dropout = data(dropout)
     a.tape = tape.memory
     a.workspace = workspace.memory
-    if packed.sizes.work > RELEASE_WORK:
+    if sizes.work > RELEASE_WORK:
         with nogil:
             status = fastrnn_backward(&problem, &a)
     else:
