@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from _common import cpu_name  # noqa: E402
-
 import fastrnn
+from _common import cpu_name
 from fastrnn.backends import _core  # type: ignore[import-not-found,unused-ignore]
 
 Array = npt.NDArray[Any]
@@ -119,7 +118,10 @@ def main() -> None:
         return
     lines = ["| instruction set | dtype | function | max error, ulp | max error, absolute |", "|---|---|---|---|---|"]
     lines += [f"| {isa} | {dtype} | {name} | {u:.2f} | {e:.1e} |" for isa, dtype, name, u, e in rows]
-    lines += ["", f"`python bench/bench_numerics.py --stride {args.stride}`; {cpu_name()}, fastrnn {fastrnn.__version__}, {datetime.date.today()}"]
+    lines += [
+        "",
+        f"`python bench/bench_numerics.py --stride {args.stride}`; {cpu_name()}, fastrnn {fastrnn.__version__}, {datetime.date.today()}",
+    ]
     text = args.markdown.read_text()
     head, rest = text.split("<!-- numerics:begin -->")
     tail = rest.split("<!-- numerics:end -->")[1]

@@ -29,7 +29,8 @@ fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes
   return fastrnn::make_plan(*problem, plan, sizes);
 }
 
-fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights, void* packed, void* packed_backward) {
+fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights, void* packed,
+                            void* packed_backward) {
   if (problem == nullptr || weights == nullptr) return FASTRNN_NULL_POINTER;
   if (!aligned(packed) || !aligned(packed_backward)) return FASTRNN_MISALIGNED;
   Plan plan;
@@ -47,7 +48,8 @@ fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_for
   const bool empty = problem->T == 0 || problem->N == 0;
   if (args->packed == nullptr || args->workspace == nullptr) return FASTRNN_NULL_POINTER;
   if (!empty && (args->x == nullptr || args->y == nullptr)) return FASTRNN_NULL_POINTER;
-  if (!aligned(args->packed) || !aligned(args->workspace) || !aligned(args->tape)) return FASTRNN_MISALIGNED;
+  if (!aligned(args->packed) || !aligned(args->workspace) || !aligned(args->tape))
+    return FASTRNN_MISALIGNED;
   status = check_lengths(*problem, args->lengths);
   if (status == FASTRNN_OK) fastrnn::run_forward(plan, *args);
   return status;
@@ -62,8 +64,10 @@ fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_ba
   const bool empty = problem->T == 0 || problem->N == 0;
   if (args->packed_backward == nullptr || args->workspace == nullptr) return FASTRNN_NULL_POINTER;
   if (!empty && (args->x == nullptr || args->y == nullptr)) return FASTRNN_NULL_POINTER;
-  if (!empty && args->tape == nullptr && (plan.keeps_gates || problem->L > 1)) return FASTRNN_NULL_POINTER;
-  if (!aligned(args->packed_backward) || !aligned(args->workspace) || !aligned(args->tape)) return FASTRNN_MISALIGNED;
+  if (!empty && args->tape == nullptr && (plan.keeps_gates || problem->L > 1))
+    return FASTRNN_NULL_POINTER;
+  if (!aligned(args->packed_backward) || !aligned(args->workspace) || !aligned(args->tape))
+    return FASTRNN_MISALIGNED;
   status = check_lengths(*problem, args->lengths);
   if (status == FASTRNN_OK) fastrnn::run_backward(plan, *args);
   return status;
@@ -85,16 +89,26 @@ const char* fastrnn_compiler(void) { return FASTRNN_COMPILER; }
 
 const char* fastrnn_status_text(fastrnn_status status) {
   switch (status) {
-    case FASTRNN_OK: return "ok";
-    case FASTRNN_NULL_POINTER: return "a pointer that must be given is null";
-    case FASTRNN_BAD_STRUCT_SIZE: return "struct_size is not that of this version";
-    case FASTRNN_BAD_PROBLEM: return "a field of the problem is out of its range";
-    case FASTRNN_TOO_LARGE: return "the sizes are too large";
-    case FASTRNN_UNSUPPORTED: return "no kernel for this combination of cell, activation and dtype";
-    case FASTRNN_UNKNOWN_ISA: return "no instruction set of that name was built";
-    case FASTRNN_ISA_NOT_RUNNABLE: return "this CPU or operating system cannot run that instruction set";
-    case FASTRNN_MISALIGNED: return "packed weights, tape and workspace must lie on 64-byte boundaries";
-    case FASTRNN_BAD_LENGTHS: return "a length is negative or above the number of steps";
+    case FASTRNN_OK:
+      return "ok";
+    case FASTRNN_NULL_POINTER:
+      return "a pointer that must be given is null";
+    case FASTRNN_BAD_STRUCT_SIZE:
+      return "struct_size is not that of this version";
+    case FASTRNN_BAD_PROBLEM:
+      return "a field of the problem is out of its range";
+    case FASTRNN_TOO_LARGE:
+      return "the sizes are too large";
+    case FASTRNN_UNSUPPORTED:
+      return "no kernel for this combination of cell, activation and dtype";
+    case FASTRNN_UNKNOWN_ISA:
+      return "no instruction set of that name was built";
+    case FASTRNN_ISA_NOT_RUNNABLE:
+      return "this CPU or operating system cannot run that instruction set";
+    case FASTRNN_MISALIGNED:
+      return "packed weights, tape and workspace must lie on 64-byte boundaries";
+    case FASTRNN_BAD_LENGTHS:
+      return "a length is negative or above the number of steps";
   }
   return "unknown status";
 }

@@ -44,7 +44,8 @@ bool can_run(const char* name) {
   asm("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
   const bool saves_ymm = (xcr0 & 0x6u) == 0x6u, saves_zmm = (xcr0 & 0xe6u) == 0xe6u;
   if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-  const bool avx2 = saves_ymm && avx && fma && f16c && bit(b, 5) && bit(b, 3) && bit(b, 8);  // AVX2, BMI1, BMI2
+  const bool avx2 =
+      saves_ymm && avx && fma && f16c && bit(b, 5) && bit(b, 3) && bit(b, 8);  // AVX2, BMI1, BMI2
   if (std::strcmp(name, "avx2") == 0) return avx2;
   const bool f = bit(b, 16), dq = bit(b, 17), cd = bit(b, 28), bw = bit(b, 30), vl = bit(b, 31);
   if (std::strcmp(name, "avx512") == 0) return avx2 && saves_zmm && f && dq && cd && bw && vl;
@@ -82,8 +83,12 @@ std::atomic<int> active{undecided};
 }  // namespace
 
 int isa_count() noexcept { return count; }
-const char* isa_name(int index) noexcept { return index >= 0 && index < count ? isas[index].name : nullptr; }
-bool isa_runnable(int index) noexcept { return index >= 0 && index < count && runnable().at[index]; }
+const char* isa_name(int index) noexcept {
+  return index >= 0 && index < count ? isas[index].name : nullptr;
+}
+bool isa_runnable(int index) noexcept {
+  return index >= 0 && index < count && runnable().at[index];
+}
 const KernelTable& isa_table(int index) noexcept { return isas[index].table(); }
 
 fastrnn_status isa_active(int& index) noexcept {

@@ -16,7 +16,8 @@ size_t size_of(int64_t n) { return static_cast<size_t>(n); }
 Operand operand(const Plan& plan, const void* base, int64_t step, int64_t row, int64_t column = 0) {
   // Kernels write only through operands that were made from pointers to outputs.
   char* start = const_cast<char*>(bytes(base));
-  return {start == nullptr ? nullptr : start + column * plan.item, step * plan.item, row * plan.item};
+  return {start == nullptr ? nullptr : start + column * plan.item, step * plan.item,
+          row * plan.item};
 }
 
 // [T,N,D*H], contiguous.
@@ -54,19 +55,22 @@ template <class T>
 void multiply(T* to, const T* a, const T* b, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = a[i] * b[i];
 }
-void apply_dropout(const Plan& plan, void* to, const void* from, const void* masks, int64_t boundary) {
+void apply_dropout(const Plan& plan, void* to, const void* from, const void* masks,
+                   int64_t boundary) {
   const int64_t count = plan.p.T * plan.p.N * plan.p.D * plan.p.H;
   const char* mask = bytes(masks) + boundary * count * plan.item;
   if (plan.p.dtype == FASTRNN_F32) {
-    multiply(static_cast<float*>(to), static_cast<const float*>(from), reinterpret_cast<const float*>(mask), count);
+    multiply(static_cast<float*>(to), static_cast<const float*>(from),
+             reinterpret_cast<const float*>(mask), count);
   } else {
-    multiply(static_cast<double*>(to), static_cast<const double*>(from), reinterpret_cast<const double*>(mask), count);
+    multiply(static_cast<double*>(to), static_cast<const double*>(from),
+             reinterpret_cast<const double*>(mask), count);
   }
 }
 
 // The state of rows [begin, end) before the first step: h where the caller has it, c in padded rows of our own.
-void begin_states(const Plan& plan, const DirectionForward& state, const void* zero, const void* h0, const void* c0,
-                  int64_t begin, int64_t end) {
+void begin_states(const Plan& plan, const DirectionForward& state, const void* zero, const void* h0,
+                  const void* c0, int64_t begin, int64_t end) {
   const int64_t row = plan.p.H * plan.item, padded = plan.layout(0, 0).hidden_padded * plan.item;
   for (int64_t n = begin; n < end; ++n) {
     state.h_of[n] = h0 == nullptr ? zero : bytes(h0) + n * row;
@@ -80,7 +84,8 @@ void begin_states(const Plan& plan, const DirectionForward& state, const void* z
   }
 }
 
-void end_states(const Plan& plan, const DirectionForward& state, void* hn, void* cn, int64_t begin, int64_t end) {
+void end_states(const Plan& plan, const DirectionForward& state, void* hn, void* cn, int64_t begin,
+                int64_t end) {
   const int64_t row = plan.p.H * plan.item;
   for (int64_t n = begin; n < end; ++n) {
     if (hn != nullptr) std::memmove(bytes(hn) + n * row, state.h_of[n], size_of(row));
@@ -91,10 +96,12 @@ void end_states(const Plan& plan, const DirectionForward& state, void* hn, void*
 // What a direction of a layer sees of an array [L*D,N,H].
 template <class P>
 P* state_at(const Plan& plan, P* base, int64_t layer, int64_t d) {
-  return base == nullptr ? nullptr : bytes(base) + (layer * plan.p.D + d) * plan.p.N * plan.p.H * plan.item;
+  return base == nullptr ? nullptr
+                         : bytes(base) + (layer * plan.p.D + d) * plan.p.N * plan.p.H * plan.item;
 }
 
-Sequence sequence(const Plan& plan, int64_t d, const int64_t* lengths, const uint8_t* reset, const uint8_t* mask) {
+Sequence sequence(const Plan& plan, int64_t d, const int64_t* lengths, const uint8_t* reset,
+                  const uint8_t* mask) {
   return {plan.p.T, plan.p.N, d == 1, lengths, reset, mask};
 }
 
@@ -109,10 +116,13 @@ Range share(int64_t count, int64_t shares, int64_t i) {
 }
 
 const char* packed_at(const Plan& plan, const void* packed, int64_t layer, int64_t d) {
-  return bytes(packed) + plan.item * plan.offset(layer, d, [&](int64_t l) { return plan.packed_elements(l); });
+  return bytes(packed) +
+         plan.item * plan.offset(layer, d, [&](int64_t l) { return plan.packed_elements(l); });
 }
 const char* packed_backward_at(const Plan& plan, const void* packed, int64_t layer, int64_t d) {
-  const auto both = [&](int64_t l) { return plan.packed_backward_hh(l) + plan.packed_backward_ih(l); };
+  const auto both = [&](int64_t l) {
+    return plan.packed_backward_hh(l) + plan.packed_backward_ih(l);
+  };
   return bytes(packed) + plan.item * plan.offset(layer, d, both);
 }
 
@@ -128,8 +138,9 @@ struct ForwardCall {
   ForwardArgs args;
 };
 
-void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory, const TapeMemory* tape,
-                     const LayerForward& io, int64_t d, int64_t slice, ForwardCall& call) {
+void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
+                     const TapeMemory* tape, const LayerForward& io, int64_t d, int64_t slice,
+                     ForwardCall& call) {
   const Range rows = share(plan.p.N, plan.slices, slice);
   const DirectionForward& state = memory.direction[d];
   const void* h0 = state_at(plan, a.h0, io.layer, d);
@@ -161,23 +172,24 @@ void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const Forw
   }
   f.rows = &source;
   f.chunk = plan.chunk_steps(io.layer);
-  f.tables = row_tables_in(bytes(memory.tables[d]) + slice * memory.table_bytes, f.chunk * (rows.end - rows.begin), f.chunk,
-                           true);
+  f.tables = row_tables_in(bytes(memory.tables[d]) + slice * memory.table_bytes,
+                           f.chunk * (rows.end - rows.begin), f.chunk, true);
   f.packed = packed_at(plan, a.packed, io.layer, d);
-  if (plan.projects(io.layer)) f.projection = bytes(memory.projection[d]) + slice * memory.projection_bytes;
+  if (plan.projects(io.layer))
+    f.projection = bytes(memory.projection[d]) + slice * memory.projection_bytes;
   f.scratch = bytes(memory.scratch[d]) + slice * memory.scratch_bytes;
   f.team = {0, 1, nullptr};
 }
 
-void finish_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory, int64_t layer, int64_t d,
-                    const RowSource& source) {
+void finish_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
+                    int64_t layer, int64_t d, const RowSource& source) {
   void* hn = state_at(plan, a.hn, layer, d);
   void* cn = state_at(plan, a.cn, layer, d);
   end_states(plan, memory.direction[d], hn, cn, source.n_begin, source.n_end);
 }
 
-void forward_layer(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory, const TapeMemory* tape,
-                   const LayerForward& io) {
+void forward_layer(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
+                   const TapeMemory* tape, const LayerForward& io) {
   const auto kernel = tape != nullptr ? plan.kernels->forward_tape : plan.kernels->forward;
   if (plan.hidden_split) {
     for (int64_t d = 0; d < plan.p.D; ++d) {
@@ -210,7 +222,9 @@ void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_
   const int64_t threads = large && plan.p.threads > 1 ? plan.p.threads : 1;
   parallel(static_cast<int>(threads), plan.p.L * plan.p.D * threads, [&](int64_t i) {
     const int64_t layer = i / threads / plan.p.D, d = i / threads % plan.p.D;
-    const char* w = bytes(weights) + plan.item * plan.offset(layer, d, [&](int64_t l) { return plan.weight_elements(l); });
+    const char* w = bytes(weights) + plan.item * plan.offset(layer, d, [&](int64_t l) {
+      return plan.weight_elements(l);
+    });
     PackArgs a{};
     a.layout = plan.layout(layer, 0);
     a.w_ih = w;
@@ -239,10 +253,13 @@ void run_forward(const Plan& plan, const fastrnn_forward_args& a) noexcept {
   io.rows = a.tape != nullptr ? count_rows(plan, a.lengths, a.mask) : 0;
   io.x = operand(plan, a.x, a.x_t, a.x_n);
   for (io.layer = 0; io.layer <= last; ++io.layer) {
-    void* y = io.layer == last ? a.y : a.tape != nullptr ? tape.y(plan, io.layer) : memory.ys[io.layer & 1];
+    void* y = io.layer == last    ? a.y
+              : a.tape != nullptr ? tape.y(plan, io.layer)
+                                  : memory.ys[io.layer & 1];
     io.y = io.layer == last ? operand(plan, a.y, a.y_t, a.y_n) : dense(plan, y);
     const size_t width = size_of(D * plan.p.H * plan.item);
-    for_padding(plan, a.lengths, [&](int64_t t, int64_t n) { std::memset(at(io.y, t, n), 0, width); });
+    for_padding(plan, a.lengths,
+                [&](int64_t t, int64_t n) { std::memset(at(io.y, t, n), 0, width); });
     forward_layer(plan, a, memory, a.tape != nullptr ? &tape : nullptr, io);
     if (io.layer == last) break;
     io.x = io.y;
@@ -272,7 +289,8 @@ void begin_gradients(const Plan& plan, const void* from, void* to, int64_t padde
 void end_gradients(const Plan& plan, const void* from, void* to, int64_t padded) {
   if (to == nullptr || from == nullptr) return;
   const int64_t row = plan.p.H * plan.item;
-  for (int64_t n = 0; n < plan.p.N; ++n) std::memcpy(bytes(to) + n * row, bytes(from) + n * padded, size_of(row));
+  for (int64_t n = 0; n < plan.p.N; ++n)
+    std::memcpy(bytes(to) + n * row, bytes(from) + n * padded, size_of(row));
 }
 
 // One direction of a layer's backward pass; its tables, over all steps, serve the time loop and the products after it.
@@ -281,11 +299,13 @@ struct BackwardCall {
   BackwardArgs args;
 };
 
-void prepare_backward(const Plan& plan, const fastrnn_backward_args& a, const BackwardMemory& memory, const TapeMemory& tape,
-                      const LayerBackward& io, int64_t d, BackwardCall& call) {
+void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
+                      const BackwardMemory& memory, const TapeMemory& tape, const LayerBackward& io,
+                      int64_t d, BackwardCall& call) {
   const DirectionForward& state = memory.direction[d];
   const DirectionTape kept = tape.at(plan, io.layer, d);
-  begin_states(plan, state, memory.zero, state_at(plan, a.h0, io.layer, d), state_at(plan, a.c0, io.layer, d), 0, plan.p.N);
+  begin_states(plan, state, memory.zero, state_at(plan, a.h0, io.layer, d),
+               state_at(plan, a.c0, io.layer, d), 0, plan.p.N);
   RowSource& source = call.source;
   BackwardArgs& b = call.args;
   source = {};
@@ -354,9 +374,11 @@ int64_t product_shares(const Plan& plan, int64_t count, int64_t least) {
   return most < 1 ? 1 : most < shares ? most : shares;
 }
 
-void weight_gradients(const Plan& plan, const fastrnn_backward_args& a, const BackwardMemory& memory,
-                      const LayerBackward& io, const BackwardCall* calls) {
-  const int64_t G_H = plan.gates * plan.p.H, shares = product_shares(plan, calls[0].args.layout.panels, 1);
+void weight_gradients(const Plan& plan, const fastrnn_backward_args& a,
+                      const BackwardMemory& memory, const LayerBackward& io,
+                      const BackwardCall* calls) {
+  const int64_t G_H = plan.gates * plan.p.H,
+                shares = product_shares(plan, calls[0].args.layout.panels, 1);
   parallel(plan.threads, plan.p.D * shares, [&](int64_t i) {
     const int64_t d = i / shares;
     const BackwardArgs& b = calls[d].args;
@@ -367,7 +389,9 @@ void weight_gradients(const Plan& plan, const fastrnn_backward_args& a, const Ba
     g.h = b.tables.h;
     g.rh = b.rh;
     g.panels = memory.panels[d];
-    char* dw = bytes(a.dweights) + plan.item * plan.offset(io.layer, d, [&](int64_t l) { return plan.weight_elements(l); });
+    char* dw = bytes(a.dweights) + plan.item * plan.offset(io.layer, d, [&](int64_t l) {
+      return plan.weight_elements(l);
+    });
     g.dw_ih = dw;
     g.dw_hh = dw + G_H * g.layout.I * plan.item;
     if (plan.p.bias != 0) {
@@ -381,12 +405,14 @@ void weight_gradients(const Plan& plan, const fastrnn_backward_args& a, const Ba
 }
 
 // Directions one after the other: the second adds to what the first wrote.
-void input_gradients(const Plan& plan, const fastrnn_backward_args& a, const LayerBackward& io, const BackwardCall* calls) {
+void input_gradients(const Plan& plan, const fastrnn_backward_args& a, const LayerBackward& io,
+                     const BackwardCall* calls) {
   for (int64_t d = 0; d < plan.p.D; ++d) {
     const BackwardArgs& b = calls[d].args;
     InputGradArgs g{};
     g.layout = b.layout;
-    g.packed = packed_backward_at(plan, a.packed_backward, io.layer, d) + plan.packed_backward_hh(io.layer) * plan.item;
+    g.packed = packed_backward_at(plan, a.packed_backward, io.layer, d) +
+               plan.packed_backward_hh(io.layer) * plan.item;
     g.dgates = b.dgates;
     g.dx = b.tables.dx;
     g.accumulate = d > 0;
@@ -398,10 +424,11 @@ void input_gradients(const Plan& plan, const fastrnn_backward_args& a, const Lay
   }
 }
 
-void backward_layer(const Plan& plan, const fastrnn_backward_args& a, const BackwardMemory& memory, const TapeMemory& tape,
-                    const LayerBackward& io) {
+void backward_layer(const Plan& plan, const fastrnn_backward_args& a, const BackwardMemory& memory,
+                    const TapeMemory& tape, const LayerBackward& io) {
   BackwardCall calls[2];
-  parallel(plan.threads, plan.p.D, [&](int64_t d) { prepare_backward(plan, a, memory, tape, io, d, calls[d]); });
+  parallel(plan.threads, plan.p.D,
+           [&](int64_t d) { prepare_backward(plan, a, memory, tape, io, d, calls[d]); });
   backward_steps(plan, calls);
   for (int64_t d = 0; d < plan.p.D; ++d) {
     const BackwardArgs& b = calls[d].args;
@@ -426,13 +453,16 @@ void run_backward(const Plan& plan, const fastrnn_backward_args& a) noexcept {
   io.dy = operand(plan, a.dy, a.dy_t, a.dy_n);
   for (io.layer = last; io.layer >= 0; --io.layer) {
     const bool first = io.layer == 0;
-    io.y = io.layer == last ? operand(plan, a.y, a.y_t, a.y_n) : dense(plan, tape.y(plan, io.layer));
+    io.y =
+        io.layer == last ? operand(plan, a.y, a.y_t, a.y_n) : dense(plan, tape.y(plan, io.layer));
     void* below = first ? nullptr : tape.y(plan, io.layer - 1);
     void* dbelow = first ? nullptr : memory.dys[(io.layer - 1) & 1];
     io.x = first ? operand(plan, a.x, a.x_t, a.x_n) : dense(plan, below);
     io.dx = first ? operand(plan, a.dx, a.dx_t, a.dx_n) : dense(plan, dbelow);
     if (!first && a.dropout != nullptr) {
-      parallel(1, 1, [&](int64_t) { apply_dropout(plan, memory.dropped, below, a.dropout, io.layer - 1); });
+      parallel(1, 1, [&](int64_t) {
+        apply_dropout(plan, memory.dropped, below, a.dropout, io.layer - 1);
+      });
       io.x = dense(plan, memory.dropped);
     }
     if (io.dx.base != nullptr && (a.lengths != nullptr || a.mask != nullptr)) {
@@ -444,7 +474,8 @@ void run_backward(const Plan& plan, const fastrnn_backward_args& a) noexcept {
     backward_layer(plan, a, memory, tape, io);
     if (first) break;
     if (a.dropout != nullptr) {
-      parallel(1, 1, [&](int64_t) { apply_dropout(plan, dbelow, dbelow, a.dropout, io.layer - 1); });
+      parallel(1, 1,
+               [&](int64_t) { apply_dropout(plan, dbelow, dbelow, a.dropout, io.layer - 1); });
     }
     io.dy = dense(plan, dbelow);
   }

@@ -30,7 +30,8 @@ int64_t row_table_bytes_aligned(int64_t rows, int64_t steps, bool held) {
 
 void* Arena::take(int64_t count, int64_t item) noexcept {
   int64_t bytes = 0, end = 0;
-  if (__builtin_mul_overflow(count, item, &bytes) || __builtin_add_overflow(bytes, line - 1, &bytes) ||
+  if (__builtin_mul_overflow(count, item, &bytes) ||
+      __builtin_add_overflow(bytes, line - 1, &bytes) ||
       __builtin_add_overflow(used_, bytes / line * line, &end)) {
     overflow_ = true;
     return nullptr;
@@ -114,7 +115,8 @@ namespace {
 void* take_pieces(Arena& arena, int64_t count, int64_t rows, int64_t width, int64_t item) {
   if (count == 0) return nullptr;
   int64_t elements = 0, bytes = 0;
-  if (__builtin_mul_overflow(rows, width, &elements) || __builtin_mul_overflow(elements, item, &bytes) ||
+  if (__builtin_mul_overflow(rows, width, &elements) ||
+      __builtin_mul_overflow(elements, item, &bytes) ||
       __builtin_add_overflow(bytes, line - 1, &bytes)) {
     return arena.take(INT64_MAX, INT64_MAX);  // sets overflow
   }
@@ -131,26 +133,32 @@ void take_states(const Plan& plan, Arena& arena, DirectionForward& out) {
 }  // namespace
 
 TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t LD = plan.p.L * plan.p.D, rows = plan.p.T * plan.p.N, Hp = round_up(plan.p.H, plan.lanes);
+  const int64_t LD = plan.p.L * plan.p.D, rows = plan.p.T * plan.p.N,
+                Hp = round_up(plan.p.H, plan.lanes);
   TapeMemory out{};
-  out.gates = static_cast<char*>(take_pieces(arena, plan.keeps_gates ? LD : 0, rows, 4 * Hp, plan.item));
+  out.gates =
+      static_cast<char*>(take_pieces(arena, plan.keeps_gates ? LD : 0, rows, 4 * Hp, plan.item));
   out.c = static_cast<char*>(take_pieces(arena, plan.has_c ? LD : 0, rows, Hp, plan.item));
-  out.ys = static_cast<char*>(take_pieces(arena, plan.p.L - 1, rows, plan.p.D * plan.p.H, plan.item));
+  out.ys =
+      static_cast<char*>(take_pieces(arena, plan.p.L - 1, rows, plan.p.D * plan.p.H, plan.item));
   return out;
 }
 
 ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t T = plan.p.T, N = plan.p.N, D = plan.p.D, L = plan.p.L, Hp = round_up(plan.p.H, plan.lanes);
+  const int64_t T = plan.p.T, N = plan.p.N, D = plan.p.D, L = plan.p.L,
+                Hp = round_up(plan.p.H, plan.lanes);
   const int64_t slice = (N + plan.slices - 1) / plan.slices, rows = T * N;
   ForwardMemory out{};
   out.zero_bytes = Hp * plan.item;
   out.zero = arena.take(Hp, plan.item);
-  for (int64_t layer = 0; layer < (L > 1 ? 2 : 1); ++layer) {  // the first layer's needs and the others'
+  for (int64_t layer = 0; layer < (L > 1 ? 2 : 1);
+       ++layer) {  // the first layer's needs and the others'
     const int64_t steps = plan.chunk_steps(layer);
     const int64_t tables = row_table_bytes_aligned(steps * slice, steps, true);
     if (tables > out.table_bytes) out.table_bytes = tables;
     if (!plan.projects(layer)) continue;
-    const int64_t panel_columns = facts[plan.p.cell].w_gates * (plan.interleaved ? Hp : round_up(plan.p.H, 4 * plan.lanes));
+    const int64_t panel_columns =
+        facts[plan.p.cell].w_gates * (plan.interleaved ? Hp : round_up(plan.p.H, 4 * plan.lanes));
     const int64_t bytes = round_up(steps * slice * panel_columns * plan.item, line);
     if (bytes > out.projection_bytes) out.projection_bytes = bytes;
   }
@@ -161,32 +169,37 @@ ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
     out.projection[d] = arena.take(plan.slices, out.projection_bytes);
     out.scratch[d] = arena.take(plan.slices, out.scratch_bytes);
   }
-  for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i) out.ys[i] = take_pieces(arena, 1, rows, D * plan.p.H, plan.item);
+  for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i)
+    out.ys[i] = take_pieces(arena, 1, rows, D * plan.p.H, plan.item);
   out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
   return out;
 }
 
 BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t D = plan.p.D, L = plan.p.L, N = plan.p.N, rows = plan.p.T * N, Hp = round_up(plan.p.H, plan.lanes);
+  const int64_t D = plan.p.D, L = plan.p.L, N = plan.p.N, rows = plan.p.T * N,
+                Hp = round_up(plan.p.H, plan.lanes);
   const CellFacts& cell = facts[plan.p.cell];
   BackwardMemory out{};
   out.zero_bytes = Hp * plan.item;
   out.zero = arena.take(Hp, plan.item);
   const int64_t widest = L > 1 && plan.layer_input(1) > plan.p.I ? plan.layer_input(1) : plan.p.I;
   const int64_t unit_panel = plan.interleaved ? plan.lanes : 4 * plan.lanes;
-  const int64_t sums = round_up(plan.p.H, unit_panel) * (widest * cell.w_gates + plan.p.H * cell.u_gates + 4);
+  const int64_t sums =
+      round_up(plan.p.H, unit_panel) * (widest * cell.w_gates + plan.p.H * cell.u_gates + 4);
   for (int64_t d = 0; d < D; ++d) {
     take_states(plan, arena, out.direction[d]);
     out.tables[d] = arena.take(1, row_table_bytes_aligned(rows, plan.p.T, true));
     const int64_t width = plan.keeps_gates ? 4 * Hp : Hp;
-    out.dgates[d] = take_pieces(arena, plan.keeps_gates && plan.p.retain == 0 ? 0 : 1, rows, width, plan.item);
+    out.dgates[d] =
+        take_pieces(arena, plan.keeps_gates && plan.p.retain == 0 ? 0 : 1, rows, width, plan.item);
     out.dh[d] = take_pieces(arena, 1, N, Hp, plan.item);
     out.dc[d] = take_pieces(arena, plan.has_c ? 1 : 0, N, Hp, plan.item);
     out.rh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, rows, Hp, plan.item);
     out.drh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, N, Hp, plan.item);
     out.panels[d] = arena.take(sums, plan.item);
   }
-  for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i) out.dys[i] = take_pieces(arena, 1, rows, D * plan.p.H, plan.item);
+  for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i)
+    out.dys[i] = take_pieces(arena, 1, rows, D * plan.p.H, plan.item);
   out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
   return out;
 }
@@ -194,7 +207,8 @@ BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
 double Plan::work() const noexcept {
   double widths = 0;
   for (int64_t l = 0; l < p.L; ++l) widths += static_cast<double>(layer_input(l) + p.H);
-  return 2.0 * widths * static_cast<double>(gates * p.H * p.D) * static_cast<double>(p.T) * static_cast<double>(p.N);
+  return 2.0 * widths * static_cast<double>(gates * p.H * p.D) * static_cast<double>(p.T) *
+         static_cast<double>(p.N);
 }
 
 // Constants, from a 2-core Zen 4 at 3.7 GHz (118 GFLOP/s a core in float32):
@@ -217,7 +231,8 @@ void choose_split(Plan& plan) noexcept {
     return;
   }
   const int64_t per_direction = (threads + p.D - 1) / p.D;
-  if (split == FASTRNN_SPLIT_BATCH || (split == FASTRNN_SPLIT_CHOSEN && p.N >= 4 * per_direction && per_direction > 1)) {
+  if (split == FASTRNN_SPLIT_BATCH ||
+      (split == FASTRNN_SPLIT_CHOSEN && p.N >= 4 * per_direction && per_direction > 1)) {
     const int64_t fine = clamp(p.N / 12 / per_direction, 1, 4) * per_direction;
     plan.slices = fine < p.N ? fine : p.N;
     return;
@@ -230,8 +245,9 @@ void choose_split(Plan& plan) noexcept {
 namespace {
 
 bool in_range(const fastrnn_problem& p) {
-  return p.cell < cell_count && p.activation < activation_count && p.dtype < dtype_count && p.T >= 0 && p.N >= 0 &&
-         p.I >= 1 && p.H >= 1 && p.L >= 1 && (p.D == 1 || p.D == 2) && p.bias <= 1 && p.split <= FASTRNN_SPLIT_HIDDEN;
+  return p.cell < cell_count && p.activation < activation_count && p.dtype < dtype_count &&
+         p.T >= 0 && p.N >= 0 && p.I >= 1 && p.H >= 1 && p.L >= 1 && (p.D == 1 || p.D == 2) &&
+         p.bias <= 1 && p.split <= FASTRNN_SPLIT_HIDDEN;
 }
 
 // Every size below is at most a small multiple of these products. 2^56 leaves room for it, and is far above any memory.
@@ -241,11 +257,13 @@ bool fits(const fastrnn_problem& p) {
   const auto bounded = [](int64_t start, const int64_t* factors, int count) {
     int64_t product = start;
     for (int i = 0; i < count; ++i) {
-      if (__builtin_mul_overflow(product, factors[i], &product) || product > limit) return int64_t{-1};
+      if (__builtin_mul_overflow(product, factors[i], &product) || product > limit)
+        return int64_t{-1};
     }
     return product;
   };
-  if (p.T >= limit || p.N >= limit || p.I >= (limit >> 8) || p.H >= (limit >> 8) || p.L >= limit) return false;
+  if (p.T >= limit || p.N >= limit || p.I >= (limit >> 8) || p.H >= (limit >> 8) || p.L >= limit)
+    return false;
   const int64_t width = (p.I > 2 * p.H ? p.I : 2 * p.H) + 64;
   const int64_t per_row = bounded(width, b, 3);
   if (per_row < 0 || bounded(per_row, a, 2) < 0) return false;
@@ -255,9 +273,11 @@ bool fits(const fastrnn_problem& p) {
 
 }  // namespace
 
-fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan, fastrnn_sizes* sizes) noexcept {
+fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan,
+                         fastrnn_sizes* sizes) noexcept {
   if (problem.struct_size != sizeof(fastrnn_problem)) return FASTRNN_BAD_STRUCT_SIZE;
-  if (sizes != nullptr && sizes->struct_size != sizeof(fastrnn_sizes)) return FASTRNN_BAD_STRUCT_SIZE;
+  if (sizes != nullptr && sizes->struct_size != sizeof(fastrnn_sizes))
+    return FASTRNN_BAD_STRUCT_SIZE;
   if (!in_range(problem)) return FASTRNN_BAD_PROBLEM;
   if (problem.activation == FASTRNN_RELU && problem.cell != FASTRNN_RNN) return FASTRNN_UNSUPPORTED;
   if (!fits(problem)) return FASTRNN_TOO_LARGE;
@@ -286,11 +306,14 @@ fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan, fastrnn_siz
 
   sizes->threads = static_cast<uint32_t>(plan.threads);
   const int64_t L = problem.L, D = problem.D;
-  const auto total = [&](auto per_direction) { return plan.offset(L - 1, D - 1, per_direction) + per_direction(L - 1); };
+  const auto total = [&](auto per_direction) {
+    return plan.offset(L - 1, D - 1, per_direction) + per_direction(L - 1);
+  };
   sizes->weights = total([&](int64_t l) { return plan.weight_elements(l); });
   sizes->packed = plan.item * total([&](int64_t l) { return plan.packed_elements(l); });
-  sizes->packed_backward =
-      plan.item * total([&](int64_t l) { return plan.packed_backward_hh(l) + plan.packed_backward_ih(l); });
+  sizes->packed_backward = plan.item * total([&](int64_t l) {
+                             return plan.packed_backward_hh(l) + plan.packed_backward_ih(l);
+                           });
   Arena tape(nullptr), forward(nullptr), backward(nullptr);
   tape_memory(plan, tape);
   forward_memory(plan, forward);

@@ -25,18 +25,21 @@ struct Plan {
   fastrnn_problem p;
   int isa;
   const CellKernels* kernels;
-  int64_t item;                // bytes of an element
+  int64_t item;  // bytes of an element
   int64_t lanes;
-  int64_t gates;               // G
-  int64_t columns;             // accumulators of a panel (biases): 4 LSTM, GRU; 3 GRU with reset before; RNN 1 per vector
+  int64_t gates;  // G
+  int64_t
+      columns;  // accumulators of a panel (biases): 4 LSTM, GRU; 3 GRU with reset before; RNN 1 per vector
   bool interleaved, has_c, keeps_gates, two_phase;
-  int threads;                 // how many may work at once
-  bool hidden_split;           // a team shares each direction's hidden units, one barrier a step
-  int64_t slices;              // batch slices a direction is split into
+  int threads;        // how many may work at once
+  bool hidden_split;  // a team shares each direction's hidden units, one barrier a step
+  int64_t slices;     // batch slices a direction is split into
 
-  int64_t layer_input(int64_t layer) const noexcept { return layer == 0 ? p.I : int64_t{p.D} * p.H; }
+  int64_t layer_input(int64_t layer) const noexcept {
+    return layer == 0 ? p.I : int64_t{p.D} * p.H;
+  }
   Layout layout(int64_t layer, int64_t rows) const noexcept;
-  int64_t packed_elements(int64_t layer) const noexcept;           // of one direction
+  int64_t packed_elements(int64_t layer) const noexcept;  // of one direction
   int64_t packed_backward_hh(int64_t layer) const noexcept;
   int64_t packed_backward_ih(int64_t layer) const noexcept;
   int64_t weight_elements(int64_t layer) const noexcept;
@@ -48,7 +51,8 @@ struct Plan {
   }
   int64_t chunk_steps(int64_t layer) const noexcept;
   double work() const noexcept;  // floating-point operations of one forward call
-  bool projects(int64_t layer) const noexcept;  // W x for a chunk at once, or within each step's product
+  bool projects(
+      int64_t layer) const noexcept;  // W x for a chunk at once, or within each step's product
 };
 
 // Threads, slices and split of a problem whose other fields are filled: the one place that decides.
@@ -76,14 +80,14 @@ struct DirectionForward {
   void* c;  // [N][Hp]
 };
 struct ForwardMemory {
-  void* zero;           // a row of zeros
+  void* zero;  // a row of zeros
   DirectionForward direction[2];
   void* tables[2];      // slices * table_bytes, one piece for each slice
   void* projection[2];  // slices * projection_bytes
   void* scratch[2];     // slices * scratch_bytes
   int64_t table_bytes, projection_bytes, scratch_bytes, zero_bytes;
-  void* ys[2];          // [T,N,D*H] between layers, inference
-  void* dropped;        // [T,N,D*H] what enters a layer after dropout, training
+  void* ys[2];    // [T,N,D*H] between layers, inference
+  void* dropped;  // [T,N,D*H] what enters a layer after dropout, training
 };
 ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept;
 
@@ -94,7 +98,7 @@ struct BackwardMemory {
   void* dgates[2];  // RNN, or when the tape is retained
   void* dh[2];      // [N][Hp]
   void* dc[2];
-  void* rh[2];      // GRU with reset before
+  void* rh[2];  // GRU with reset before
   void* drh[2];
   void* panels[2];  // sums of weight gradients
   void* dys[2];     // [T,N,D*H] between layers

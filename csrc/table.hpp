@@ -7,7 +7,8 @@ namespace fastrnn {
 
 // One cell in one dtype; the activation is an argument. Kernels allocate nothing and call nothing that throws.
 struct CellKernels {
-  void (*pack)(const PackArgs&, int64_t share, int64_t shares);  // the share'th of equal shares of the panels
+  void (*pack)(const PackArgs&, int64_t share,
+               int64_t shares);              // the share'th of equal shares of the panels
   void (*forward)(const ForwardArgs&);       // inference: nothing kept
   void (*forward_tape)(const ForwardArgs&);  // writes gates and c
   void (*backward)(const BackwardArgs&);     // the time loop: dgates, dh0, dc0

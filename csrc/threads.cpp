@@ -67,9 +67,11 @@ class Pool {
     announced_.fetch_add(1, std::memory_order_release);
     announced_.notify_all();
     lead();
-    const uint64_t unclaimed = ticket_.exchange(number << 32, std::memory_order_acq_rel) & 0xffffffffu;
+    const uint64_t unclaimed =
+        ticket_.exchange(number << 32, std::memory_order_acq_rel) & 0xffffffffu;
     const uint32_t claimed = static_cast<uint32_t>(static_cast<uint64_t>(count) - unclaimed);
-    for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != claimed;) wait_change(done_, done);
+    for (uint32_t done; (done = done_.load(std::memory_order_acquire)) != claimed;)
+      wait_change(done_, done);
   }
 
   // Takes tickets until there are none.
@@ -78,7 +80,8 @@ class Pool {
       uint64_t ticket = ticket_.load(std::memory_order_acquire);
       do {
         if ((ticket & 0xffffffffu) == 0) return;
-      } while (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel, std::memory_order_acquire));
+      } while (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
+                                              std::memory_order_acquire));
       const Job job = job_;
       job.task(job.context, static_cast<int64_t>(ticket & 0xffffffffu) - 1);
       done_.fetch_add(1, std::memory_order_acq_rel);
@@ -141,7 +144,9 @@ int Pool::ensure(int workers) noexcept {
 // Never destroyed: workers may be asleep in it when the process ends.
 std::atomic<Pool*> the_pool{nullptr};
 
-void forget_pool() noexcept { the_pool.store(nullptr, std::memory_order_relaxed); }  // in a forked child: its threads are gone
+void forget_pool() noexcept {
+  the_pool.store(nullptr, std::memory_order_relaxed);
+}  // in a forked child: its threads are gone
 
 Pool* pool() noexcept {
   Pool* existing = the_pool.load(std::memory_order_acquire);
@@ -177,10 +182,14 @@ int get_num_threads() noexcept {
 }
 
 void set_num_threads(int threads) noexcept {
-  wanted.store(threads < 1 ? 1 : threads > most_workers + 1 ? most_workers + 1 : threads, std::memory_order_relaxed);
+  wanted.store(threads < 1                  ? 1
+               : threads > most_workers + 1 ? most_workers + 1
+                                            : threads,
+               std::memory_order_relaxed);
 }
 
-void parallel_for(int threads, int64_t count, void (*task)(void* context, int64_t index), void* context) noexcept {
+void parallel_for(int threads, int64_t count, void (*task)(void* context, int64_t index),
+                  void* context) noexcept {
   const FlushSubnormals flush;
   int workers = static_cast<int>(count < threads ? count : threads) - 1;
   Pool* p = take_pool(workers);
@@ -224,7 +233,7 @@ struct Gathering {
   void (*task)(void*, int, int, Barrier&);
   void* context;
   int threads;
-  std::atomic<int> enrolled{1};  // the caller is member 0
+  std::atomic<int> enrolled{1};   // the caller is member 0
   std::atomic<uint32_t> size{0};  // 0: the gate is open
   Barrier barrier;
 };
@@ -249,7 +258,8 @@ void lead_team(Gathering& t) {
 
 }  // namespace
 
-void run_team(int threads, void (*task)(void* context, int member, int team, Barrier& barrier), void* context) noexcept {
+void run_team(int threads, void (*task)(void* context, int member, int team, Barrier& barrier),
+              void* context) noexcept {
   const FlushSubnormals flush;
   Gathering t;
   t.task = task;

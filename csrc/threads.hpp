@@ -17,7 +17,8 @@ void set_num_threads(int threads) noexcept;  // clamped to 1 or more
 
 // Calls task(context, i) once for each i in [0, count) on at most `threads` threads; indices are claimed, in ascending order,
 // so that a thread held up by other work on its core takes fewer. Returns when all have returned.
-void parallel_for(int threads, int64_t count, void (*task)(void* context, int64_t index), void* context) noexcept;
+void parallel_for(int threads, int64_t count, void (*task)(void* context, int64_t index),
+                  void* context) noexcept;
 
 // Where the members of a team wait for each other.
 class Barrier {
@@ -32,18 +33,23 @@ class Barrier {
 
 // Calls task(context, member, team, barrier) on each of the threads that came within a bounded while: team members, at most
 // `threads`, at least the caller. Members run at the same time and may meet at the barrier.
-void run_team(int threads, void (*task)(void* context, int member, int team, Barrier& barrier), void* context) noexcept;
+void run_team(int threads, void (*task)(void* context, int member, int team, Barrier& barrier),
+              void* context) noexcept;
 
 // The same for callables; the type is erased without allocation.
 template <class Task>
 void parallel(int threads, int64_t count, Task&& task) noexcept {
-  parallel_for(threads, count, [](void* context, int64_t index) { (*static_cast<Task*>(context))(index); }, &task);
+  parallel_for(
+      threads, count, [](void* context, int64_t index) { (*static_cast<Task*>(context))(index); },
+      &task);
 }
 template <class Task>
 void team(int threads, Task&& task) noexcept {
   run_team(
       threads,
-      [](void* context, int member, int size, Barrier& barrier) { (*static_cast<Task*>(context))(member, size, barrier); },
+      [](void* context, int member, int size, Barrier& barrier) {
+        (*static_cast<Task*>(context))(member, size, barrier);
+      },
       &task);
 }
 

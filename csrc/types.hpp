@@ -44,19 +44,19 @@ struct Layout {
 // Where the rows of some consecutive processing steps lie. Tables of pointers, one entry a row, steps one after the other:
 // ragged order, resets (a zero row), masks, batch_first and reverse time then need no copies.
 struct RowTables {
-  const void** x;      // [rows] -> [I]
-  const void** h;      // [rows] -> [H]     h before the step
-  void** y;            // [rows] -> [H]     h after it
-  const void** c_in;   // [rows] -> [Hp]    LSTM only
-  void** c_out;        // [rows] -> [Hp]
-  const void** dy;     // [rows] -> [H]     backward only, from here
-  void** dx;           // [rows] -> [I]
-  int64_t* n;          // [rows]            batch index
-  uint8_t* cut;        // [rows]            1: h and c before the step were zeroed by a reset
-  int64_t* first;      // [steps+1]         first row of each step in these tables
-  int64_t* tape_row;   // [steps]           its index among all rows of all slices
-  const void** held_h;  // [held] -> [H]    masked (t, n): what y repeats
-  void** held_y;        // [held] -> [H]
+  const void** x;        // [rows] -> [I]
+  const void** h;        // [rows] -> [H]     h before the step
+  void** y;              // [rows] -> [H]     h after it
+  const void** c_in;     // [rows] -> [Hp]    LSTM only
+  void** c_out;          // [rows] -> [Hp]
+  const void** dy;       // [rows] -> [H]     backward only, from here
+  void** dx;             // [rows] -> [I]
+  int64_t* n;            // [rows]            batch index
+  uint8_t* cut;          // [rows]            1: h and c before the step were zeroed by a reset
+  int64_t* first;        // [steps+1]         first row of each step in these tables
+  int64_t* tape_row;     // [steps]           its index among all rows of all slices
+  const void** held_h;   // [held] -> [H]    masked (t, n): what y repeats
+  void** held_y;         // [held] -> [H]
   const void** held_dy;  // [held] -> [H]
   int64_t* held_n;       // [held]
   uint8_t* held_cut;     // [held]
@@ -73,7 +73,8 @@ struct RowSource {
   const void* zero;   // a row of zeros, as long as any
   char* c;            // rows of c, null if the cell has none
   int64_t c_row;      // bytes of one of them
-  bool c_by_row;      // true: one for each processed row (tape); false: one for each n, updated in place
+  bool
+      c_by_row;  // true: one for each processed row (tape); false: one for each n, updated in place
   int64_t tape_rows;  // rows counted so far
 };
 
@@ -87,28 +88,29 @@ struct ForwardArgs {
   Layout layout;
   Activation activation;
   RowSource* rows;
-  RowTables tables;       // room for chunk steps
-  int64_t chunk;          // steps whose rows are tabled (and projected) together
-  const void* packed;     // [panels][panel_size]
-  void* projection;       // [panels][chunk*N][X*lanes], or null: x enters the step's own product
-  void* gates;            // tape: [panels][R][4*lanes]; RNN: none. Null without tape
-  void* scratch;          // GRU with reset before: z, n and r*h, 3 x [N][Hp]
-  Team team;              // member 0 tables the rows; each takes a share of the panels
+  RowTables tables;    // room for chunk steps
+  int64_t chunk;       // steps whose rows are tabled (and projected) together
+  const void* packed;  // [panels][panel_size]
+  void* projection;    // [panels][chunk*N][X*lanes], or null: x enters the step's own product
+  void* gates;         // tape: [panels][R][4*lanes]; RNN: none. Null without tape
+  void* scratch;       // GRU with reset before: z, n and r*h, 3 x [N][Hp]
+  Team team;           // member 0 tables the rows; each takes a share of the panels
 };
 
 struct BackwardArgs {
   Layout layout;
   Activation activation;
   const RowSource* rows;
-  RowTables tables;      // all steps
-  const void* packed;    // backward panels of U
-  const void* gates;     // tape, as in ForwardArgs
-  void* dgates;          // [panels][R][4*lanes]; may be the tape's gates themselves. RNN: [panels][R][<= 4*lanes]
-  void* dh;              // [N][Hp] inout: gradient of the state h between steps
-  void* dc;              // [N][Hp] inout: likewise c (LSTM)
-  void* rh;              // GRU with reset before: [R][Hp], r*h for dU
-  void* drh;             // likewise: [N][Hp]
-  bool last_product;     // false: dh before the first step is not wanted
+  RowTables tables;    // all steps
+  const void* packed;  // backward panels of U
+  const void* gates;   // tape, as in ForwardArgs
+  void*
+      dgates;  // [panels][R][4*lanes]; may be the tape's gates themselves. RNN: [panels][R][<= 4*lanes]
+  void* dh;                // [N][Hp] inout: gradient of the state h between steps
+  void* dc;                // [N][Hp] inout: likewise c (LSTM)
+  void* rh;                // GRU with reset before: [R][Hp], r*h for dU
+  void* drh;               // likewise: [N][Hp]
+  bool last_product;       // false: dh before the first step is not wanted
   int64_t n_begin, n_end;  // the batch slice; the tables hold all rows
   Team team;               // each member takes a share of the hidden units, in blocks of 4*lanes
 };
@@ -117,21 +119,21 @@ struct InputGradArgs {
   Layout layout;
   const void* packed;  // backward panels of W
   const void* dgates;
-  void* const* dx;     // [R] -> [I]
-  bool accumulate;     // add to dx (second direction)
+  void* const* dx;  // [R] -> [I]
+  bool accumulate;  // add to dx (second direction)
 };
 
 struct WeightGradArgs {
   Layout layout;
   const void* dgates;
-  const void* const* x;   // [R] -> [I]
-  const void* const* h;   // [R] -> [H]
-  const void* rh;         // GRU with reset before: [R][Hp]
-  void* panels;           // scratch: (X*I + U*H + 4) * Hp elements
-  void* dw_ih;            // [G*H,I]
-  void* dw_hh;            // [G*H,H]
-  void* db_ih;            // [G*H] or null
-  void* db_hh;            // [G*H] or null
+  const void* const* x;  // [R] -> [I]
+  const void* const* h;  // [R] -> [H]
+  const void* rh;        // GRU with reset before: [R][Hp]
+  void* panels;          // scratch: (X*I + U*H + 4) * Hp elements
+  void* dw_ih;           // [G*H,I]
+  void* dw_hh;           // [G*H,H]
+  void* db_ih;           // [G*H] or null
+  void* db_hh;           // [G*H] or null
   bool accumulate;
 };
 

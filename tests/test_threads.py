@@ -15,7 +15,13 @@ _core = pytest.importorskip("fastrnn.backends._core", reason="the compiled backe
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 # T, N, I, H, L, D: units that fill no whole share, rows that fill no whole slice, inputs projected and not.
-SIZES = [(7, 13, 20, 130, 1, 1), (9, 1, 40, 200, 2, 1), (6, 25, 10, 70, 2, 2), (5, 3, 300, 140, 1, 2), (3, 2, 5, 7, 1, 1)]
+SIZES = [
+    (7, 13, 20, 130, 1, 1),
+    (9, 1, 40, 200, 2, 1),
+    (6, 25, 10, 70, 2, 2),
+    (5, 3, 300, 140, 1, 2),
+    (3, 2, 5, 7, 1, 1),
+]
 CELLS = [
     ("rnn", {"nonlinearity": "relu"}),
     ("lstm", {}),

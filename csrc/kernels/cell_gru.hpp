@@ -52,7 +52,8 @@ struct Gru {
     constexpr int VL = lanes<T>;
     Vec<T> dh = load(at.dh);
     if (at.dy != nullptr) dh += load_n(at.dy, at.valid);
-    const Vec<T> r = load(at.gates), z = load(at.gates + VL), n = load(at.gates + 2 * VL), nh = load(at.gates + 3 * VL);
+    const Vec<T> r = load(at.gates), z = load(at.gates + VL), n = load(at.gates + 2 * VL),
+                 nh = load(at.gates + 3 * VL);
     const Vec<T> carry = dh * z;
     const Vec<T> dn = (dh - carry) * P::cell_slope(n);
     store(at.dgates, dn * nh * P::gate_slope(r));
@@ -78,7 +79,8 @@ struct GruResetBefore {
 
   // First phase: r and z; leaves z, the input part of n, and r*h [VL each] for the second.
   template <class P, bool Keep, int A>
-  static FR_INLINE void forward(const Vec<T> (&acc)[A], const ForwardRow<T>& at, T* z_out, T* n_out, T* rh_out) {
+  static FR_INLINE void forward(const Vec<T> (&acc)[A], const ForwardRow<T>& at, T* z_out, T* n_out,
+                                T* rh_out) {
     constexpr int VL = lanes<T>;
     const Vec<T> r = P::gate(acc[0]), z = P::gate(acc[1]);
     if constexpr (Keep) {

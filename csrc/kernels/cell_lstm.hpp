@@ -21,8 +21,8 @@ struct Lstm {
   static constexpr Cell cell = Cell::lstm;
   static constexpr int gates = 4;
   static constexpr int columns = 4;
-  using X = Slots<0, 1, 2, 3>;         // accumulator column of each gate of W
-  using U = Slots<0, 1, 2, 3>;         // and of U
+  using X = Slots<0, 1, 2, 3>;           // accumulator column of each gate of W
+  using U = Slots<0, 1, 2, 3>;           // and of U
   using HiddenBias = Slots<0, 1, 2, 3>;  // and of bias_hh
   static constexpr bool has_relu = false;
   static constexpr bool interleaved = true;
@@ -33,7 +33,8 @@ struct Lstm {
     constexpr int VL = lanes<T>;
     const Vec<T> c_in = load(at.c_in);
     if constexpr (Keep) {
-      const Vec<T> i = P::gate(acc[0]), f = P::gate(acc[1]), g = P::cell(acc[2]), o = P::gate(acc[3]);
+      const Vec<T> i = P::gate(acc[0]), f = P::gate(acc[1]), g = P::cell(acc[2]),
+                   o = P::gate(acc[3]);
       const Vec<T> c = fma(f, c_in, i * g);
       store(at.gates, i);
       store(at.gates + VL, f);
@@ -53,7 +54,8 @@ struct Lstm {
     constexpr int VL = lanes<T>;
     Vec<T> dh = load(at.dh);
     if (at.dy != nullptr) dh += load_n(at.dy, at.valid);
-    const Vec<T> i = load(at.gates), f = load(at.gates + VL), g = load(at.gates + 2 * VL), o = load(at.gates + 3 * VL);
+    const Vec<T> i = load(at.gates), f = load(at.gates + VL), g = load(at.gates + 2 * VL),
+                 o = load(at.gates + 3 * VL);
     const Vec<T> tc = P::cell(load(at.c_out));
     const Vec<T> dc = fma(dh * o, P::cell_slope(tc), load(at.dc));
     store(at.dgates, dc * g * P::gate_slope(i));

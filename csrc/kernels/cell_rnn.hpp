@@ -34,8 +34,8 @@ struct BackwardRow {
   const T* c_in;   // [VL]
   const T* c_out;  // [VL]
   const T* dy;     // [valid] or null
-  T* dh;           // [VL] inout: gradient of the state after the step; on return what of it bypasses the product
-  T* dc;           // [VL] inout
+  T* dh;  // [VL] inout: gradient of the state after the step; on return what of it bypasses the product
+  T* dc;  // [VL] inout
   int64_t valid;
 };
 
@@ -45,7 +45,8 @@ struct Rnn {
   static constexpr Cell cell = Cell::rnn;
   static constexpr int gates = 1;
   static constexpr bool has_relu = true;
-  static constexpr bool interleaved = false;  // a panel is 4 vectors of hidden units of the one gate
+  static constexpr bool interleaved =
+      false;  // a panel is 4 vectors of hidden units of the one gate
   static constexpr bool keeps_gates = false, has_c = false, carries = false, two_phase = false;
 
   template <class P, bool Keep, int NV>

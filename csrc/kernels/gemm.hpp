@@ -68,8 +68,8 @@ FR_INLINE void accumulate(Vec<T> (&acc)[MR][A], const T* const (&a)[MR], const T
 
 // a: [count] -> row, read at column.. column+MC-1; g: [count][stride], its vectors S.
 template <class T, class S, int MC>
-FR_INLINE void accumulate_outer(Vec<T> (&acc)[MC][S::count], const void* const* a, int64_t column, const T* g,
-                                int64_t stride, int64_t count) {
+FR_INLINE void accumulate_outer(Vec<T> (&acc)[MC][S::count], const void* const* a, int64_t column,
+                                const T* g, int64_t stride, int64_t count) {
   constexpr int VL = lanes<T>;
   for (int64_t r = 0; r < count; ++r, g += stride) {
     const T* row = static_cast<const T*>(a[r]) + column;
@@ -113,9 +113,15 @@ FR_INLINE void for_row_blocks(int64_t begin, int64_t end, Body body) {
   for (int64_t i = 0; i < blocks; ++i) {
     const int64_t size = small + (i < larger ? 1 : 0);
     switch (size) {
-      case 1: body(Int<1>{}, first); break;
-      case 2: body(Int<2>{}, first); break;
-      case 3: body(Int<3>{}, first); break;
+      case 1:
+        body(Int<1>{}, first);
+        break;
+      case 2:
+        body(Int<2>{}, first);
+        break;
+      case 3:
+        body(Int<3>{}, first);
+        break;
       case 4:
         if constexpr (tile_rows >= 4) body(Int<4>{}, first);
         break;
@@ -134,10 +140,18 @@ FR_INLINE void for_row_blocks(int64_t begin, int64_t end, Body body) {
 template <class Body>
 FR_INLINE void with_vectors(int64_t vectors, Body body) {
   switch (vectors) {
-    case 1: body(Int<1>{}); break;
-    case 2: body(Int<2>{}); break;
-    case 3: body(Int<3>{}); break;
-    default: body(Int<4>{}); break;
+    case 1:
+      body(Int<1>{});
+      break;
+    case 2:
+      body(Int<2>{});
+      break;
+    case 3:
+      body(Int<3>{});
+      break;
+    default:
+      body(Int<4>{});
+      break;
   }
 }
 

@@ -18,7 +18,8 @@ namespace {
 
 // dx of MR rows, columns column .. column+NV*VL-1.
 template <class T, int MR, int NV>
-FR_TILE void input_tile(const GateView<T>& g, const InputGradArgs& args, int64_t row, int64_t column, const T* w) {
+FR_TILE void input_tile(const GateView<T>& g, const InputGradArgs& args, int64_t row,
+                        int64_t column, const T* w) {
   constexpr int VL = lanes<T>;
   Vec<T> acc[MR][NV] = {};
   multiply_dgates<T>(acc, g, row, w);
@@ -28,25 +29,29 @@ FR_TILE void input_tile(const GateView<T>& g, const InputGradArgs& args, int64_t
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) {
       const int64_t left = args.layout.I - column - j * VL;
-      store_n(to + j * VL, args.accumulate ? load_n(to + j * VL, left) + acc[r][j] : acc[r][j], left);
+      store_n(to + j * VL, args.accumulate ? load_n(to + j * VL, left) + acc[r][j] : acc[r][j],
+              left);
     }
   }
 }
 
 template <class T>
-void input_product(const GateView<T>& g, const InputGradArgs& args, int64_t K, int64_t row_begin, int64_t row_end) {
+void input_product(const GateView<T>& g, const InputGradArgs& args, int64_t K, int64_t row_begin,
+                   int64_t row_end) {
   const T* w = static_cast<const T*>(args.packed);
   // As many rows at a time as leave their dG in a quarter of L2 for all column blocks; at least eight tiles for each panel of W.
   const int64_t fit = (int64_t{256} << 10) / (K * static_cast<int64_t>(sizeof(T)));
   const int64_t block = (fit < 8 * tile_rows ? 8 * tile_rows : fit) / tile_rows * tile_rows;
   for (int64_t begin = row_begin; begin < row_end; begin += block) {
     const int64_t end = min_of(begin + block, row_end);
-    for_column_blocks<T>({0, args.layout.input_padded}, args.layout.input_padded, [&](auto nv, int64_t column) FR_FLAT {
-      constexpr int NV = decltype(nv)::value;
-      for_row_blocks(begin, end, [&](auto mr, int64_t row) FR_FLAT {
-        input_tile<T, decltype(mr)::value, NV>(g, args, row, column, w + column * K);
-      });
-    });
+    for_column_blocks<T>({0, args.layout.input_padded}, args.layout.input_padded,
+                         [&](auto nv, int64_t column) FR_FLAT {
+                           constexpr int NV = decltype(nv)::value;
+                           for_row_blocks(begin, end, [&](auto mr, int64_t row) FR_FLAT {
+                             input_tile<T, decltype(mr)::value, NV>(g, args, row, column,
+                                                                    w + column * K);
+                           });
+                         });
   }
 }
 
@@ -59,13 +64,15 @@ void input_grad(const InputGradArgs& args, int64_t row_begin, int64_t row_end) {
 
 // to [MC][S] (=, or += after the first block) sum over `count` rows of a[r][column + i] * g[r][S].
 template <class T, class S, int MC>
-FR_TILE void outer_tile(T* to, bool first, const void* const* a, int64_t column, const T* g, int64_t stride, int64_t count) {
+FR_TILE void outer_tile(T* to, bool first, const void* const* a, int64_t column, const T* g,
+                        int64_t stride, int64_t count) {
   constexpr int VL = lanes<T>;
   Vec<T> acc[MC][S::count];
 #pragma GCC unroll 8
   for (int i = 0; i < MC; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < S::count; ++j) acc[i][j] = first ? Vec<T>{} : load(to + (i * S::count + j) * VL);
+    for (int j = 0; j < S::count; ++j)
+      acc[i][j] = first ? Vec<T>{} : load(to + (i * S::count + j) * VL);
   }
   accumulate_outer<T, S, MC>(acc, a, column, g, stride, count);
 #pragma GCC unroll 8
@@ -77,9 +84,11 @@ FR_TILE void outer_tile(T* to, bool first, const void* const* a, int64_t column,
 
 // to [K][S] (=, or += after the first block) sum over `count` rows of a[r][k] * g[r][S].
 template <class T, class S>
-void outer_block(T* to, bool first, const void* const* a, int64_t K, const T* g, int64_t stride, int64_t count) {
+void outer_block(T* to, bool first, const void* const* a, int64_t K, const T* g, int64_t stride,
+                 int64_t count) {
   for_row_blocks(0, K, [&](auto mc, int64_t column) FR_FLAT {
-    outer_tile<T, S, decltype(mc)::value>(to + column * S::count * lanes<T>, first, a, column, g, stride, count);
+    outer_tile<T, S, decltype(mc)::value>(to + column * S::count * lanes<T>, first, a, column, g,
+                                          stride, count);
   });
 }
 
@@ -101,8 +110,8 @@ FR_INLINE int64_t sums_size(const Layout& layout) {
 
 // Which = 0: x and the biases; 1: h; 2: r*h.
 template <class C, class S, class Rows>
-FR_INLINE void outer_product(const WeightGradArgs& g, int64_t begin, int64_t end, int64_t K, Rows rows_at,
-                             int64_t offset_per_lane) {
+FR_INLINE void outer_product(const WeightGradArgs& g, int64_t begin, int64_t end, int64_t K,
+                             Rows rows_at, int64_t offset_per_lane) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
   const int64_t R = g.layout.rows, block = block_rows<T>(K);
@@ -116,7 +125,8 @@ FR_INLINE void outer_product(const WeightGradArgs& g, int64_t begin, int64_t end
       if constexpr (C::interleaved) {
         outer_block<T, S>(to + offset_per_lane * VL, row == 0, rows_at(row), K, dg, stride, count);
       } else {
-        outer_block<T, typename FirstSlots<NV>::Plain>(to + offset_per_lane * NV * VL, row == 0, rows_at(row), K, dg, stride, count);
+        outer_block<T, typename FirstSlots<NV>::Plain>(to + offset_per_lane * NV * VL, row == 0,
+                                                       rows_at(row), K, dg, stride, count);
       }
     });
   }
@@ -145,7 +155,8 @@ FR_INLINE void outer_product_rh(const WeightGradArgs& g, int64_t begin, int64_t 
 // to[row(j, v)][k] (= or +=) from[k][j][v]: a panel's sums back to PyTorch's order, 64 k at a time: 16 KB of sums stay in L1
 // and each row is written four lines on end (one line at a time, their misses cost as much as the product at T*N = 100).
 template <class T>
-FR_INLINE void write_out(T* to, int64_t K, const T* from, int count, const PanelRows& rows, bool accumulate) {
+FR_INLINE void write_out(T* to, int64_t K, const T* from, int count, const PanelRows& rows,
+                         bool accumulate) {
   constexpr int VL = lanes<T>;
   for (int64_t k0 = 0; k0 < K; k0 += 64) {
     const int64_t k1 = min_of(K, k0 + 64);
@@ -154,7 +165,9 @@ FR_INLINE void write_out(T* to, int64_t K, const T* from, int count, const Panel
       for (int64_t v = 0; v < valid; ++v) {
         T* row = to + (rows.first + j * rows.step + v) * K;
         const T* sums = from + j * VL + v;
-        for (int64_t k = k0; k < k1; ++k) row[k] = accumulate ? row[k] + sums[k * count * VL] : sums[k * count * VL];
+        if (k1 < K) prefetch_l2(row + k1);
+        for (int64_t k = k0; k < k1; ++k)
+          row[k] = accumulate ? row[k] + sums[k * count * VL] : sums[k * count * VL];
       }
     }
   }
@@ -167,7 +180,8 @@ FR_INLINE void write_panel(const WeightGradArgs& g, int64_t p, int64_t unit) {
   constexpr int VL = lanes<T>;
   const int64_t I = g.layout.I, H = g.layout.H;
   const PanelRows rows = panel_rows<C>(g.layout, unit);
-  const T* sums = static_cast<const T*>(g.panels) + p * (C::interleaved ? sums_size<C>(g.layout) : (I + H + 1) * 4 * VL);
+  const T* sums = static_cast<const T*>(g.panels) +
+                  p * (C::interleaved ? sums_size<C>(g.layout) : (I + H + 1) * 4 * VL);
   T* dw_hh = static_cast<T*>(g.dw_hh);
   write_out<T>(static_cast<T*>(g.dw_ih), I, sums, S::X::count, rows, g.accumulate);
   sums += I * S::X::count * VL;
@@ -180,8 +194,10 @@ FR_INLINE void write_panel(const WeightGradArgs& g, int64_t p, int64_t unit) {
   if (g.db_ih == nullptr) return;
   if constexpr (C::interleaved) {
     for (int j = 0; j < C::gates; ++j) {
-      write_out<T>(static_cast<T*>(g.db_ih), 1, sums + C::X::at[j] * VL, 1, rows.moved(j * H), g.accumulate);
-      write_out<T>(static_cast<T*>(g.db_hh), 1, sums + C::HiddenBias::at[j] * VL, 1, rows.moved(j * H), g.accumulate);
+      write_out<T>(static_cast<T*>(g.db_ih), 1, sums + C::X::at[j] * VL, 1, rows.moved(j * H),
+                   g.accumulate);
+      write_out<T>(static_cast<T*>(g.db_hh), 1, sums + C::HiddenBias::at[j] * VL, 1,
+                   rows.moved(j * H), g.accumulate);
     }
   } else {
     write_out<T>(static_cast<T*>(g.db_ih), 1, sums, NV, rows, g.accumulate);
@@ -209,9 +225,11 @@ void weight_grad(const WeightGradArgs& args, int64_t panel_begin, int64_t panel_
   const WeightGradArgs g = args;
   const int64_t I = g.layout.I, H = g.layout.H;
   using S = PanelSlots<C, 4>;
-  outer_product<C, typename S::X>(g, panel_begin, panel_end, I, [&](int64_t row) { return g.x + row; }, 0);
+  outer_product<C, typename S::X>(
+      g, panel_begin, panel_end, I, [&](int64_t row) { return g.x + row; }, 0);
   const int64_t after_x = C::interleaved ? I * S::X::count : I;
-  outer_product<C, typename S::U>(g, panel_begin, panel_end, H, [&](int64_t row) { return g.h + row; }, after_x);
+  outer_product<C, typename S::U>(
+      g, panel_begin, panel_end, H, [&](int64_t row) { return g.h + row; }, after_x);
   if constexpr (C::two_phase) outer_product_rh<C>(g, panel_begin, panel_end);
   for_panels<C>(g.layout, panel_begin, panel_end, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
     constexpr int NV = decltype(nv)::value;

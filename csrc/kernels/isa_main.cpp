@@ -20,7 +20,9 @@ constexpr CellKernels kernels_of() {
 
 template <class T>
 constexpr void fill(KernelTable& table, DType dtype) {
-  const auto at = [&](Cell cell) -> CellKernels& { return table.cells[static_cast<int>(cell)][static_cast<int>(dtype)]; };
+  const auto at = [&](Cell cell) -> CellKernels& {
+    return table.cells[static_cast<int>(cell)][static_cast<int>(dtype)];
+  };
   at(Cell::rnn) = kernels_of<Rnn<T>>();
   at(Cell::lstm) = kernels_of<Lstm<T>>();
   at(Cell::gru) = kernels_of<Gru<T>>();

@@ -23,10 +23,12 @@ struct ExpTraits;
 
 template <>
 struct ExpTraits<float> {
-  static constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it leaves the rounded integer in the low mantissa bits
+  static constexpr float magic =
+      12582912.0f;  // 1.5 * 2^23: adding it leaves the rounded integer in the low mantissa bits
   static constexpr int mantissa = 23;
   static constexpr float log2e = 1.44269504088896340736f;
-  static constexpr float ln2_hi = 0.693145751953125f;  // 16 bits: n * ln2_hi is exact for |n| < 2^8, with or without fma
+  static constexpr float ln2_hi =
+      0.693145751953125f;  // 16 bits: n * ln2_hi is exact for |n| < 2^8, with or without fma
   static constexpr float ln2_lo = 1.42860682030941723212e-6f;
   // sigmoid(+-65) rounds to 1 and to 5.9e-29; e^65 (e^18.1 + 2) = 1.2e36 stays below the largest float, so that two
   // sigmoid/tanh denominators can be multiplied (sigmoid_tanh).
@@ -91,7 +93,8 @@ FR_INLINE Vec<T> one_plus_exp_neg(Vec<T> x) {  // 1 + e^-x, the denominator of t
 }
 
 template <class T>
-FR_INLINE Vec<T> expm1_twice(Vec<T> x) {  // e^2x - 1, the numerator of tanh; + 2 gives its denominator
+FR_INLINE Vec<T> expm1_twice(
+    Vec<T> x) {  // e^2x - 1, the numerator of tanh; + 2 gives its denominator
   using K = ExpTraits<T>;
   const Vec<T> b = at_least(at_most(x, K::tanh_bound), -K::tanh_bound);
   const ExpParts<T> e = exp_parts<T>(b + b);

@@ -25,6 +25,7 @@ FR_INLINE T* pack_columns(T* to, const T* from, int64_t K, int count, const Pane
         const T* row = from + (rows.first + j * rows.step + v) * K;
         T* column = to + j * VL + v;
         if (v < valid) {
+          if (k1 < K) prefetch_l2(row + k1);
           for (int64_t k = k0; k < k1; ++k) column[k * count * VL] = row[k];
         } else {
           for (int64_t k = k0; k < k1; ++k) column[k * count * VL] = T(0);
@@ -67,13 +68,15 @@ FR_INLINE void pack_forward_panel(const PackArgs& a, int64_t p, int64_t unit) {
 
 // Rows (p, gate in [first_gate, first_gate+gates), v) of `from` [G*H,K] into column blocks of 4*VL.
 template <class C>
-void pack_rows(typename C::Element* to, const typename C::Element* from, const Layout& layout, int64_t K, int64_t padded,
-               int first_gate, int gates, int64_t share, int64_t shares) {
+void pack_rows(typename C::Element* to, const typename C::Element* from, const Layout& layout,
+               int64_t K, int64_t padded, int first_gate, int gates, int64_t share,
+               int64_t shares) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
   const Range blocks = share_of((padded + 4 * VL - 1) / (4 * VL), share, shares);
   to += blocks.begin * 4 * VL * layout.H * gates;
-  for (int64_t column = blocks.begin * 4 * VL; column < min_of(padded, blocks.end * 4 * VL); column += 4 * VL) {
+  for (int64_t column = blocks.begin * 4 * VL; column < min_of(padded, blocks.end * 4 * VL);
+       column += 4 * VL) {
     const int64_t width = min_of(4 * VL, padded - column);
     for (int64_t unit = 0; unit < layout.H; unit += layout.unit_panel) {
       const int64_t valid = min_of(layout.unit_panel, layout.H - unit);
@@ -95,9 +98,9 @@ void pack(const PackArgs& args, int64_t share, int64_t shares) {
   const PackArgs a = args;
   if (a.forward != nullptr) {
     const Range panels = share_of(a.layout.panels, share, shares);
-    for_panels<C>(a.layout, panels.begin, panels.end, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
-      pack_forward_panel<C, decltype(nv)::value>(a, p, unit);
-    });
+    for_panels<C>(a.layout, panels.begin, panels.end,
+                  [&](auto nv, int64_t p, int64_t unit)
+                      FR_FLAT { pack_forward_panel<C, decltype(nv)::value>(a, p, unit); });
   }
   using S = PanelSlots<C, C::interleaved ? 4 : 1>;
   const int64_t H = a.layout.H, Hp = a.layout.hidden_padded;
@@ -105,11 +108,12 @@ void pack(const PackArgs& args, int64_t share, int64_t shares) {
     T* to = static_cast<T*>(a.backward_hh);
     const T* w_hh = static_cast<const T*>(a.w_hh);
     pack_rows<C>(to, w_hh, a.layout, H, Hp, 0, S::U::count, share, shares);
-    if constexpr (C::two_phase) pack_rows<C>(to + S::U::count * H * Hp, w_hh, a.layout, H, Hp, 2, 1, share, shares);
+    if constexpr (C::two_phase)
+      pack_rows<C>(to + S::U::count * H * Hp, w_hh, a.layout, H, Hp, 2, 1, share, shares);
   }
   if (a.backward_ih != nullptr) {
-    pack_rows<C>(static_cast<T*>(a.backward_ih), static_cast<const T*>(a.w_ih), a.layout, a.layout.I, a.layout.input_padded,
-                 0, S::X::count, share, shares);
+    pack_rows<C>(static_cast<T*>(a.backward_ih), static_cast<const T*>(a.w_ih), a.layout,
+                 a.layout.I, a.layout.input_padded, 0, S::X::count, share, shares);
   }
 }
 

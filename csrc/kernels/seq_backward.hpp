@@ -18,7 +18,7 @@ namespace {
 // Which vectors of dG's panels take part in a product, in the order of the packed weights' rows.
 template <class T>
 struct GateView {
-  const T* base;       // [panels][R][width]
+  const T* base;  // [panels][R][width]
   int64_t R, H;
   int64_t unit_panel;  // hidden units of a panel
   bool interleaved;    // width 4*VL, a gate every VL; otherwise (RNN) as wide as the panel's units
@@ -28,8 +28,15 @@ struct GateView {
 
 // Slots first, first+1, ..., but for the last, which GRU's U has elsewhere.
 template <class T>
-FR_INLINE GateView<T> view_of(const Layout& layout, const void* dgates, bool interleaved, int first, int count, int last) {
-  GateView<T> view{static_cast<const T*>(dgates), layout.rows, layout.H, layout.unit_panel, interleaved, 1, {first, last},
+FR_INLINE GateView<T> view_of(const Layout& layout, const void* dgates, bool interleaved, int first,
+                              int count, int last) {
+  GateView<T> view{static_cast<const T*>(dgates),
+                   layout.rows,
+                   layout.H,
+                   layout.unit_panel,
+                   interleaved,
+                   1,
+                   {first, last},
                    {count, 1}};
   if (last != first + count - 1) {
     view.runs = 2;
@@ -44,7 +51,8 @@ FR_INLINE GateView<T> view_for_input(const Layout& layout, const void* dgates) {
 
 // acc += dG[row .. row+MR-1] B, k = (panel, gate, unit) in order; padding takes no part.
 template <class T, int MR, int NV>
-FR_INLINE void multiply_dgates(Vec<T> (&acc)[MR][NV], const GateView<T>& g, int64_t row, const T* b) {
+FR_INLINE void multiply_dgates(Vec<T> (&acc)[MR][NV], const GateView<T>& g, int64_t row,
+                               const T* b) {
   constexpr int VL = lanes<T>;
   const T* panel = g.base;
   for (int64_t unit = 0; unit < g.H; unit += g.unit_panel, panel += g.R * 4 * VL) {
@@ -53,7 +61,8 @@ FR_INLINE void multiply_dgates(Vec<T> (&acc)[MR][NV], const GateView<T>& g, int6
     // The next panel's rows are megabytes further on, where no hardware prefetcher looks: dx ran at 60 % of the FMA peak.
     const T* next = panel + g.R * 4 * VL + row * stride;
     if (unit + g.unit_panel < g.H) {
-      for (int64_t at = 0; at < MR * stride; at += 64 / static_cast<int64_t>(sizeof(T))) prefetch(next + at);
+      for (int64_t at = 0; at < MR * stride; at += 64 / static_cast<int64_t>(sizeof(T)))
+        prefetch(next + at);
     }
     for (int i = 0; i < g.runs; ++i) {
       // The lanes of a run of gates are adjacent, unless padding comes between them.
@@ -81,7 +90,8 @@ FR_INLINE void for_column_blocks(Range columns, int64_t padded, Body body) {
 
 // to[r] [NV*VL] (= or +=) dG[row + r] B for MR rows.
 template <class T, int MR, int NV>
-FR_TILE void product_tile(const GateView<T>& g, int64_t row, const T* b, const int64_t* n, T* out, int64_t stride, bool add) {
+FR_TILE void product_tile(const GateView<T>& g, int64_t row, const T* b, const int64_t* n, T* out,
+                          int64_t stride, bool add) {
   constexpr int VL = lanes<T>;
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 8
@@ -99,12 +109,13 @@ FR_TILE void product_tile(const GateView<T>& g, int64_t row, const T* b, const i
 
 // out[n[i]] [stride] (= or +=) dG[row + i] B for i < count: one step's product. B: column blocks over K rows of weights.
 template <class T>
-void step_product(const GateView<T>& g, int64_t row, int64_t count, const T* panels, int64_t K, const int64_t* n, T* out,
-                  int64_t stride, bool add, Range columns) {
+void step_product(const GateView<T>& g, int64_t row, int64_t count, const T* panels, int64_t K,
+                  const int64_t* n, T* out, int64_t stride, bool add, Range columns) {
   for_column_blocks<T>(columns, stride, [&](auto nv, int64_t column) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
     for_row_blocks(0, count, [&](auto mr, int64_t first) FR_FLAT {
-      product_tile<T, decltype(mr)::value, NV>(g, row + first, panels + column * K, n + first, out + column, stride, add);
+      product_tile<T, decltype(mr)::value, NV>(g, row + first, panels + column * K, n + first,
+                                               out + column, stride, add);
     });
   });
 }
@@ -183,7 +194,8 @@ void held_rows(const BackwardArgs& b, int64_t step, Range units) {
     if (b.tables.held_cut[i] != 0) {
       zero_state_grad<T>(b, n, units);
     } else if (dy != nullptr) {
-      for (int64_t u = units.begin; u < min_of(units.end, b.layout.H); u += VL) store(dh + u, load(dh + u) + load_n(dy + u, b.layout.H - u));
+      for (int64_t u = units.begin; u < min_of(units.end, b.layout.H); u += VL)
+        store(dh + u, load(dh + u) + load_n(dy + u, b.layout.H - u));
     }
   }
 }
@@ -197,23 +209,27 @@ FR_INLINE void backward_loop(const BackwardArgs& b) {
   const Range blocks = share_of((Hp + block - 1) / block, b.team.member, b.team.size);
   const Range units{blocks.begin * block, min_of(blocks.end * block, Hp)};
   const T* u = static_cast<const T*>(b.packed);
-  const GateView<T> view = view_of<T>(b.layout, b.dgates, C::interleaved, 0, U::count, U::at[U::count - 1]);
+  const GateView<T> view =
+      view_of<T>(b.layout, b.dgates, C::interleaved, 0, U::count, U::at[U::count - 1]);
   const bool reset = b.rows->seq.reset != nullptr, mask = b.rows->seq.mask != nullptr;
   for (int64_t step = b.rows->seq.T - 1; step >= 0; --step) {
     if (mask) held_rows<T>(b, step, units);
     const StepRows rows = rows_of(b, step);
     const int64_t count = rows.end - rows.begin, tape_row = rows.begin + rows.to_tape;
     const int64_t* n = b.tables.n + rows.begin;
-    for_units<C>(b, rows, units, [&](const BackwardRow<T>& at, int64_t, int64_t) FR_FLAT { C::template backward<P>(at); });
+    for_units<C>(b, rows, units, [&](const BackwardRow<T>& at, int64_t, int64_t) FR_FLAT {
+      C::template backward<P>(at);
+    });
     meet(b.team);
     if constexpr (C::two_phase) {
       T* drh = static_cast<T*>(b.drh);
       const GateView<T> view_n = view_of<T>(b.layout, b.dgates, true, 2, 1, 2);
       step_product<T>(view_n, tape_row, count, u + K * Hp, H, n, drh, Hp, false, units);
-      for_units<C>(b, rows, units, [&](const BackwardRow<T>& at, int64_t row, int64_t unit) FR_FLAT {
-        T* rh = static_cast<T*>(b.rh) + (row + rows.to_tape) * Hp + unit;
-        C::template second_backward<P>(at, drh + b.tables.n[row] * Hp + unit, rh);
-      });
+      for_units<C>(b, rows, units,
+                   [&](const BackwardRow<T>& at, int64_t row, int64_t unit) FR_FLAT {
+                     T* rh = static_cast<T*>(b.rh) + (row + rows.to_tape) * Hp + unit;
+                     C::template second_backward<P>(at, drh + b.tables.n[row] * Hp + unit, rh);
+                   });
       meet(b.team);
     }
     if (step == 0 && !b.last_product) break;
@@ -228,9 +244,8 @@ FR_INLINE void backward_loop(const BackwardArgs& b) {
 template <class C>
 void seq_backward(const BackwardArgs& args) {
   const BackwardArgs b = args;
-  with_policy<typename C::Element, C::has_relu>(b.activation, [&](auto policy) FR_FLAT {
-    backward_loop<C, decltype(policy)>(b);
-  });
+  with_policy<typename C::Element, C::has_relu>(
+      b.activation, [&](auto policy) FR_FLAT { backward_loop<C, decltype(policy)>(b); });
 }
 
 }  // namespace

@@ -80,7 +80,8 @@ FR_INLINE void for_panels(const Layout& layout, int64_t begin, int64_t end, Body
       body(Int<4>{}, p, p * VL);
     } else {
       const int64_t unit = p * 4 * VL;
-      with_vectors((min_of(layout.H - unit, 4 * VL) + VL - 1) / VL, [&](auto nv) FR_FLAT { body(nv, p, unit); });
+      with_vectors((min_of(layout.H - unit, 4 * VL) + VL - 1) / VL,
+                   [&](auto nv) FR_FLAT { body(nv, p, unit); });
     }
   }
 }
@@ -118,16 +119,16 @@ void project(const ForwardArgs& f, int64_t rows, int64_t capacity, Range panels)
     // A full RNN panel is 4*VL wide, its last may be narrower; the others all have the same width.
     T* xg = static_cast<T*>(f.projection) + p * capacity * (C::interleaved ? width : 4 * VL);
     for_row_blocks(0, rows, [&](auto mr, int64_t first) FR_FLAT {
-      project_tile<T, typename S::X, decltype(mr)::value, S::columns>(panel.bias, panel.w, f.tables.x + first, f.layout.I,
-                                                                      xg + first * width);
+      project_tile<T, typename S::X, decltype(mr)::value, S::columns>(
+          panel.bias, panel.w, f.tables.x + first, f.layout.I, xg + first * width);
     });
   });
 }
 
 // One step of one panel for MR rows from table index `row`; gate_row is their index in the tape.
 template <class C, bool Keep, int MR, int NV>
-FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t row, int64_t gate_row,
-                            int64_t scratch_row, const typename C::Element* xg) {
+FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t row,
+                          int64_t gate_row, int64_t scratch_row, const typename C::Element* xg) {
   using T = typename C::Element;
   using S = PanelSlots<C, NV>;
   constexpr int VL = lanes<T>;
@@ -142,7 +143,8 @@ FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 8
-      for (int j = 0; j < S::X::count; ++j) acc[r][S::X::at[j]] = load(xg + (r * S::X::count + j) * VL);
+      for (int j = 0; j < S::X::count; ++j)
+        acc[r][S::X::at[j]] = load(xg + (r * S::X::count + j) * VL);
     }
   } else {
     const T* x[MR];
@@ -182,8 +184,8 @@ FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t
 
 // GRU with reset before: n from rows of r*h, which the first phase has left for all units of the step's rows.
 template <class C, bool Keep, int MR>
-FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t row, int64_t gate_row,
-                           int64_t scratch_row) {
+FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t row,
+                         int64_t gate_row, int64_t scratch_row) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
   const Panel<C, 4> panel(static_cast<const T*>(f.packed) + p * f.layout.panel_size, f.layout);
@@ -204,7 +206,8 @@ FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t 
       at.h = static_cast<const T*>(f.tables.h[row + r]) + unit;
       at.y = static_cast<T*>(f.tables.y[row + r]) + unit;
       at.valid = f.layout.H - unit;
-      if constexpr (Keep) at.gates = static_cast<T*>(f.gates) + (p * f.layout.rows + gate_row + r) * 4 * VL;
+      if constexpr (Keep)
+        at.gates = static_cast<T*>(f.gates) + (p * f.layout.rows + gate_row + r) * 4 * VL;
       C::template second<decltype(policy), Keep>(acc[r][0], at, z + r * Hp + unit);
     }
   });
@@ -256,7 +259,8 @@ void seq_forward(const ForwardArgs& args) {
     }
     if (source.seq.mask == nullptr || f.team.member != 0) continue;
     for (int64_t i = 0; i < f.tables.held_first[steps]; ++i) {
-      std::memcpy(f.tables.held_y[i], f.tables.held_h[i], static_cast<size_t>(f.layout.H) * sizeof(T));
+      std::memcpy(f.tables.held_y[i], f.tables.held_h[i],
+                  static_cast<size_t>(f.layout.H) * sizeof(T));
     }
   }
 }

@@ -19,15 +19,15 @@ extern "C" {
 
 typedef enum fastrnn_status {
   FASTRNN_OK = 0,
-  FASTRNN_NULL_POINTER,    /* a pointer that must be given is null */
-  FASTRNN_BAD_STRUCT_SIZE, /* struct_size is not that of this version */
-  FASTRNN_BAD_PROBLEM,     /* a field of the problem is out of its range */
-  FASTRNN_TOO_LARGE,       /* the sizes' product does not fit 63 bits */
-  FASTRNN_UNSUPPORTED,     /* no kernel for this combination */
-  FASTRNN_UNKNOWN_ISA,     /* no instruction set of that name was built */
+  FASTRNN_NULL_POINTER,     /* a pointer that must be given is null */
+  FASTRNN_BAD_STRUCT_SIZE,  /* struct_size is not that of this version */
+  FASTRNN_BAD_PROBLEM,      /* a field of the problem is out of its range */
+  FASTRNN_TOO_LARGE,        /* the sizes' product does not fit 63 bits */
+  FASTRNN_UNSUPPORTED,      /* no kernel for this combination */
+  FASTRNN_UNKNOWN_ISA,      /* no instruction set of that name was built */
   FASTRNN_ISA_NOT_RUNNABLE, /* built, but this CPU or operating system cannot run it */
-  FASTRNN_MISALIGNED,      /* packed, tape or workspace is not on a 64-byte boundary */
-  FASTRNN_BAD_LENGTHS      /* a length is negative or above T */
+  FASTRNN_MISALIGNED,       /* packed, tape or workspace is not on a 64-byte boundary */
+  FASTRNN_BAD_LENGTHS       /* a length is negative or above T */
 } fastrnn_status;
 
 typedef enum fastrnn_cell {
@@ -64,20 +64,20 @@ typedef struct fastrnn_problem {
   uint32_t bias;       /* 0 or 1 */
   int32_t isa;         /* index as in fastrnn_isa_name, or -1 for the active one */
   uint32_t retain;     /* backward leaves the tape as it is (its workspace is then larger) */
-  uint32_t threads;    /* the plan may use up to this many, 0 as 1; the results do not depend on it */
-  uint32_t split;      /* 0: the plan chooses; else a fastrnn_split, for tests and measurements */
+  uint32_t threads; /* the plan may use up to this many, 0 as 1; the results do not depend on it */
+  uint32_t split;   /* 0: the plan chooses; else a fastrnn_split, for tests and measurements */
 } fastrnn_problem;
 
 typedef struct fastrnn_sizes {
   uint32_t struct_size;
-  uint32_t threads;            /* threads the plan uses at most */
-  int64_t weights;             /* elements of the flat weights, PyTorch's state_dict order */
-  int64_t packed;              /* bytes, and so on */
+  uint32_t threads; /* threads the plan uses at most */
+  int64_t weights;  /* elements of the flat weights, PyTorch's state_dict order */
+  int64_t packed;   /* bytes, and so on */
   int64_t packed_backward;
   int64_t tape;
-  int64_t forward_workspace;   /* for inference and for forward with tape */
+  int64_t forward_workspace; /* for inference and for forward with tape */
   int64_t backward_workspace;
-  double work;                 /* floating-point operations of one forward call */
+  double work; /* floating-point operations of one forward call */
 } fastrnn_sizes;
 
 /* Sizes for a problem; packed sizes do not depend on T and N. */
@@ -85,7 +85,8 @@ fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes
 
 /* weights: flat [sizes.weights], per layer and direction weight_ih [G*H,I], weight_hh [G*H,H], bias_ih, bias_hh [G*H].
  * packed [sizes.packed] and packed_backward [sizes.packed_backward]: out, 64-byte aligned; either may be null. */
-fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights, void* packed, void* packed_backward);
+fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights, void* packed,
+                            void* packed_backward);
 
 /* Arrays have the problem's dtype and need element alignment only; their last axis is contiguous. */
 typedef struct fastrnn_forward_args {
@@ -134,7 +135,7 @@ typedef struct fastrnn_backward_args {
   const uint8_t* reset;
   const uint8_t* mask;
   const void* dropout;
-  void* tape; /* inout; left as it is if problem.retain */
+  void* tape;      /* inout; left as it is if problem.retain */
   void* workspace; /* [sizes.backward_workspace] 64-byte aligned */
 } fastrnn_backward_args;
 
@@ -144,8 +145,9 @@ fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_ba
 int32_t fastrnn_isa_count(void);
 const char* fastrnn_isa_name(int32_t index); /* null if there is none */
 int32_t fastrnn_isa_runnable(int32_t index);
-fastrnn_status fastrnn_isa_active(int32_t* index); /* an error if FASTRNN_ISA names none that can run */
-fastrnn_status fastrnn_set_isa(const char* name);  /* null: back to the automatic choice */
+fastrnn_status fastrnn_isa_active(
+    int32_t* index); /* an error if FASTRNN_ISA names none that can run */
+fastrnn_status fastrnn_set_isa(const char* name); /* null: back to the automatic choice */
 
 int32_t fastrnn_get_num_threads(void);
 void fastrnn_set_num_threads(int32_t threads); /* clamped to 1.. */

@@ -161,7 +161,8 @@ def pack(spec, weights):
     packed.spec = spec
     packed.isa = fastrnn_isa_name(p.isa).decode()
     packed.h_rows = p.L * p.D
-    packed.weights = np.array(weights, copy=True, order="C")
+    frozen = weights.base is None and not weights.flags.writeable  # a layer's own buffer, which nobody writes again
+    packed.weights = weights if frozen else np.array(weights, copy=True, order="C")
     packed.forward = Buffer(packed.sizes.packed)
     check(fastrnn_pack(p, cnp.PyArray_DATA(packed.weights), packed.forward.memory, NULL))
     return packed
