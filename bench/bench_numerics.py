@@ -6,7 +6,7 @@
 
 Layers are made so that their output is one activation of their input: tanh is an RNN of width one with W = 1, U = 0;
 sigmoid is the forget gate of an LSTM with c = 1; sigmoid(a) tanh(b), which inference computes with one division, is an
-LSTM's new cell state. References are NumPy in long double (80 bits on x86), for float64 mpmath where it is installed.
+LSTM's new cell state. References are NumPy in long double (80 bits on x86).
 """
 
 from __future__ import annotations
@@ -14,15 +14,13 @@ from __future__ import annotations
 import argparse
 import datetime
 import pathlib
-import sys
 from typing import Any
 
+import _common  # isort: skip - first: pins the process before NumPy is loaded
 import numpy as np
 import numpy.typing as npt
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import fastrnn
-from _common import cpu_name
 from fastrnn.backends import _core  # type: ignore[import-not-found,unused-ignore]
 
 Array = npt.NDArray[Any]
@@ -69,7 +67,7 @@ def reference(name: str, a: Array, b: Array) -> Array:
 
 
 def ulps(got: Array, exact: Array) -> Array:
-    """|got - exact| in spacings of got's dtype at exact; below the smallest normal, where results are flushed, in that."""
+    """|got - exact| in spacings of got's dtype at exact; below the smallest normal, which is flushed, in that."""
     tiny = np.finfo(got.dtype).tiny
     size = np.abs(exact.astype(got.dtype))
     spacing = np.where(size < tiny, tiny, np.spacing(np.maximum(size, tiny)))
@@ -118,10 +116,8 @@ def main() -> None:
         return
     lines = ["| instruction set | dtype | function | max error, ulp | max error, absolute |", "|---|---|---|---|---|"]
     lines += [f"| {isa} | {dtype} | {name} | {u:.2f} | {e:.1e} |" for isa, dtype, name, u, e in rows]
-    lines += [
-        "",
-        f"`python bench/bench_numerics.py --stride {args.stride}`; {cpu_name()}, fastrnn {fastrnn.__version__}, {datetime.date.today()}",
-    ]
+    command = f"python bench/bench_numerics.py --stride {args.stride}"
+    lines += ["", f"`{command}`; {_common.cpu_name()}, fastrnn {fastrnn.__version__}, {datetime.date.today()}"]
     text = args.markdown.read_text()
     head, rest = text.split("<!-- numerics:begin -->")
     tail = rest.split("<!-- numerics:end -->")[1]

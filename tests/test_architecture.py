@@ -49,7 +49,9 @@ PYTHON_ARROWS: dict[str, set[str]] = {
 # Stem of a file in csrc/ -> the stems of our own headers it may include; all may include types.
 CPP_ARROWS: dict[str, set[str]] = {
     "api": {"fastrnn", "plan", "driver", "threads", "cpu"},
-    "driver": {"fastrnn", "plan", "rows", "threads", "table"},
+    "driver": {"fastrnn", "plan", "places", "rows", "threads", "table"},
+    "driver_backward": {"driver", "plan", "places", "rows", "threads", "table"},
+    "places": {"fastrnn", "plan"},
     "plan": {"fastrnn", "rows", "cpu", "table"},
     "rows": set(),
     "threads": {"cores", "fpmode", "team"},

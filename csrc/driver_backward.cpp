@@ -1,0 +1,221 @@
+#include <cstring>
+
+#include "driver.hpp"
+#include "places.hpp"
+#include "rows.hpp"
+#include "threads.hpp"
+
+namespace fastrnn {
+namespace {
+
+struct LayerBackward {
+  int64_t layer, rows;
+  Operand x, y, dy, dx;  // absent: base null
+};
+
+void begin_gradients(const Plan& plan, const void* from, void* to, int64_t padded) {
+  if (to == nullptr) return;
+  const int64_t row = plan.p.H * plan.item;
+  for (int64_t n = 0; n < plan.p.N; ++n) {
+    char* r = bytes(to) + n * padded;
+    std::memset(r, 0, size_of(padded));
+    if (from != nullptr) std::memcpy(r, bytes(from) + n * row, size_of(row));
+  }
+}
+
+void end_gradients(const Plan& plan, const void* from, void* to, int64_t padded) {
+  if (to == nullptr || from == nullptr) return;
+  const int64_t row = plan.p.H * plan.item;
+  for (int64_t n = 0; n < plan.p.N; ++n)
+    std::memcpy(bytes(to) + n * row, bytes(from) + n * padded, size_of(row));
+}
+
+// One direction of a layer's backward pass; its tables, over all steps, serve the time loop and the products after it.
+struct BackwardCall {
+  RowSource source;
+  BackwardArgs args;
+};
+
+void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
+                      const BackwardMemory& memory, const TapeMemory& tape, const LayerBackward& io,
+                      int64_t d, BackwardCall& call) {
+  const DirectionForward& state = memory.direction[d];
+  const DirectionTape kept = tape.at(plan, io.layer, d);
+  begin_states(plan, state, memory.zero, state_at(plan, a.h0, io.layer, d),
+               state_at(plan, a.c0, io.layer, d), 0, plan.p.N);
+  RowSource& source = call.source;
+  BackwardArgs& b = call.args;
+  source = {};
+  b = {};
+  b.layout = plan.layout(io.layer, io.rows);
+  b.activation = static_cast<Activation>(plan.p.activation);
+  const int64_t column = d * plan.p.H * plan.item;
+  source.seq = sequence(plan, d, a.lengths, a.reset, a.mask);
+  source.n_end = plan.p.N;
+  source.x = io.x;
+  source.y = io.y;
+  source.y.base += column;
+  source.dy = io.dy;
+  if (source.dy.base != nullptr) source.dy.base += column;
+  source.dx = io.dx;
+  source.h_of = state.h_of;
+  source.c_of = state.c_of;
+  source.zero = memory.zero;
+  source.c = bytes(kept.c);
+  source.c_row = b.layout.hidden_padded * plan.item;
+  source.c_by_row = true;
+  b.tables = row_tables_in(memory.tables[d], plan.p.T * plan.p.N, plan.p.T, true);
+  build_rows(source, 0, plan.p.T, b.tables);
+
+  b.rows = &source;
+  b.packed = packed_backward_at(plan, a.packed_backward, io.layer, d);
+  b.gates = kept.gates;
+  b.dgates = memory.dgates[d] != nullptr ? memory.dgates[d] : kept.gates;
+  b.dh = memory.dh[d];
+  b.dc = memory.dc[d];
+  b.rh = memory.rh[d];
+  b.drh = memory.drh[d];
+  b.last_product = a.dh0 != nullptr || a.dc0 != nullptr;
+  b.n_end = plan.p.N;
+  b.team = {0, 1, nullptr};
+  begin_gradients(plan, state_at(plan, a.dhn, io.layer, d), b.dh, source.c_row);
+  begin_gradients(plan, state_at(plan, a.dcn, io.layer, d), b.dc, source.c_row);
+}
+
+// The time loops: by a team, or by slices of the batch.
+void backward_steps(const Plan& plan, const BackwardCall* calls) {
+  if (plan.hidden_split) {
+    for (int64_t d = 0; d < plan.p.D; ++d) {
+      team(plan.threads, [&](int member, int size, Barrier& barrier) {
+        BackwardArgs mine = calls[d].args;
+        mine.team = {member, size, &barrier};
+        plan.kernels->backward(mine);
+      });
+    }
+    return;
+  }
+  parallel(plan.threads, plan.p.D * plan.slices, [&](int64_t i) {
+    BackwardArgs mine = calls[i / plan.slices].args;
+    const Range rows = share(plan.p.N, plan.slices, i % plan.slices);
+    mine.n_begin = rows.begin;
+    mine.n_end = rows.end;
+    plan.kernels->backward(mine);
+  });
+}
+
+// Shares of a product over `count` tiles: a few for each thread, so that they can be claimed, but none so small that the
+// weights it streams are used less than `least` times.
+int64_t product_shares(const Plan& plan, int64_t count, int64_t least) {
+  if (plan.threads == 1) return 1;
+  const int64_t shares = 4 * int64_t{plan.threads}, most = count / least;
+  return most < 1 ? 1 : most < shares ? most : shares;
+}
+
+void weight_gradients(const Plan& plan, const fastrnn_backward_args& a,
+                      const BackwardMemory& memory, const LayerBackward& io,
+                      const BackwardCall* calls) {
+  const int64_t G_H = plan.gates * plan.p.H,
+                shares = product_shares(plan, calls[0].args.layout.panels, 1);
+  parallel(plan.threads, plan.p.D * shares, [&](int64_t i) {
+    const int64_t d = i / shares;
+    const BackwardArgs& b = calls[d].args;
+    WeightGradArgs g{};
+    g.layout = b.layout;
+    g.dgates = b.dgates;
+    g.x = b.tables.x;
+    g.h = b.tables.h;
+    g.rh = b.rh;
+    g.panels = memory.panels[d];
+    char* dw = bytes(a.dweights) + plan.item * plan.offset(io.layer, d, [&](int64_t l) {
+      return plan.weight_elements(l);
+    });
+    g.dw_ih = dw;
+    g.dw_hh = dw + G_H * g.layout.I * plan.item;
+    if (plan.p.bias != 0) {
+      g.db_ih = bytes(g.dw_hh) + G_H * plan.p.H * plan.item;
+      g.db_hh = bytes(g.db_ih) + G_H * plan.item;
+    }
+    g.accumulate = a.accumulate != 0;
+    const Range panels = share(g.layout.panels, shares, i % shares);
+    plan.kernels->weight_grad(g, panels.begin, panels.end);
+  });
+}
+
+// Directions one after the other: the second adds to what the first wrote.
+void input_gradients(const Plan& plan, const fastrnn_backward_args& a, const LayerBackward& io,
+                     const BackwardCall* calls) {
+  for (int64_t d = 0; d < plan.p.D; ++d) {
+    const BackwardArgs& b = calls[d].args;
+    InputGradArgs g{};
+    g.layout = b.layout;
+    g.packed = packed_backward_at(plan, a.packed_backward, io.layer, d) +
+               plan.packed_backward_hh(io.layer) * plan.item;
+    g.dgates = b.dgates;
+    g.dx = b.tables.dx;
+    g.accumulate = d > 0;
+    const int64_t shares = product_shares(plan, io.rows, 48);
+    parallel(plan.threads, shares, [&](int64_t i) {
+      const Range rows = share(io.rows, shares, i);
+      plan.kernels->input_grad(g, rows.begin, rows.end);
+    });
+  }
+}
+
+void backward_layer(const Plan& plan, const fastrnn_backward_args& a, const BackwardMemory& memory,
+                    const TapeMemory& tape, const LayerBackward& io) {
+  BackwardCall calls[2];
+  parallel(plan.threads, plan.p.D,
+           [&](int64_t d) { prepare_backward(plan, a, memory, tape, io, d, calls[d]); });
+  backward_steps(plan, calls);
+  for (int64_t d = 0; d < plan.p.D; ++d) {
+    const BackwardArgs& b = calls[d].args;
+    end_gradients(plan, b.dh, state_at(plan, a.dh0, io.layer, d), calls[d].source.c_row);
+    end_gradients(plan, b.dc, state_at(plan, a.dc0, io.layer, d), calls[d].source.c_row);
+  }
+  if (a.dweights != nullptr) weight_gradients(plan, a, memory, io, calls);
+  if (io.dx.base != nullptr) input_gradients(plan, a, io, calls);
+}
+
+}  // namespace
+
+void run_backward(const Plan& plan, const fastrnn_backward_args& a) noexcept {
+  Arena workspace(a.workspace), kept(a.tape);
+  const BackwardMemory memory = backward_memory(plan, workspace);
+  const TapeMemory tape = tape_memory(plan, kept);
+  std::memset(memory.zero, 0, size_of(memory.zero_bytes));
+  const int64_t last = plan.p.L - 1, width = plan.p.D * plan.p.H * plan.item;
+
+  LayerBackward io{};
+  io.rows = count_rows(plan, a.lengths, a.mask);
+  io.dy = operand(plan, a.dy, a.dy_t, a.dy_n);
+  for (io.layer = last; io.layer >= 0; --io.layer) {
+    const bool first = io.layer == 0;
+    io.y =
+        io.layer == last ? operand(plan, a.y, a.y_t, a.y_n) : dense(plan, tape.y(plan, io.layer));
+    void* below = first ? nullptr : tape.y(plan, io.layer - 1);
+    void* dbelow = first ? nullptr : memory.dys[(io.layer - 1) & 1];
+    io.x = first ? operand(plan, a.x, a.x_t, a.x_n) : dense(plan, below);
+    io.dx = first ? operand(plan, a.dx, a.dx_t, a.dx_n) : dense(plan, dbelow);
+    if (!first && a.dropout != nullptr) {
+      parallel(1, 1, [&](int64_t) {
+        apply_dropout(plan, memory.dropped, below, a.dropout, io.layer - 1);
+      });
+      io.x = dense(plan, memory.dropped);
+    }
+    if (io.dx.base != nullptr && (a.lengths != nullptr || a.mask != nullptr)) {
+      const size_t row = size_of(first ? plan.p.I * plan.item : width);
+      for (int64_t t = 0; t < plan.p.T; ++t) {
+        for (int64_t n = 0; n < plan.p.N; ++n) std::memset(at(io.dx, t, n), 0, row);
+      }
+    }
+    backward_layer(plan, a, memory, tape, io);
+    if (first) break;
+    if (a.dropout != nullptr) {
+      parallel(1, 1,
+               [&](int64_t) { apply_dropout(plan, dbelow, dbelow, a.dropout, io.layer - 1); });
+    }
+    io.dy = dense(plan, dbelow);
+  }
+}
+
+}  // namespace fastrnn
