@@ -11,9 +11,7 @@
 namespace fastrnn {
 namespace {
 
-constexpr int most = 256;
-
-int clamp(long n) { return n < 1 ? 1 : n > most ? most : static_cast<int>(n); }
+int clamp(long n) { return n < 1 ? 1 : n > most_threads ? most_threads : static_cast<int>(n); }
 
 int allowed_cpus() {
 #if defined(__linux__)
@@ -42,14 +40,14 @@ bool read_numbers(const char* path, long& first, long& second) {
   return true;
 }
 
-// CPUs' worth of time a control group allows, rounded up; `most` if it does not limit.
+// CPUs' worth of time a control group allows, rounded up; most_threads if it does not limit.
 int quota_cpus() {
   long quota = -1, period = -1, none = -1;
   if (!read_numbers("/sys/fs/cgroup/cpu.max", quota, period)) {  // version 2, else version 1
-    if (!read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota, none)) return most;
-    if (!read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", period, none)) return most;
+    if (!read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", quota, none)) return most_threads;
+    if (!read_numbers("/sys/fs/cgroup/cpu/cpu.cfs_period_us", period, none)) return most_threads;
   }
-  if (quota <= 0 || period <= 0) return most;
+  if (quota <= 0 || period <= 0) return most_threads;
   return clamp((quota + period - 1) / period);
 }
 

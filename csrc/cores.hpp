@@ -3,6 +3,8 @@
 
 namespace fastrnn {
 
+constexpr int most_threads = 256;
+
 int default_threads() noexcept;  // FASTRNN_NUM_THREADS, or min(affinity, quota); at least 1
 
 }  // namespace fastrnn

@@ -102,7 +102,7 @@ void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_
   const int64_t G_H = plan.gates * plan.p.H;
   // About a cycle an element: 2^16 of them are 20 microseconds, less is not worth a second thread.
   const bool large = plan.weight_elements(0) >= (int64_t{1} << 16);
-  const int64_t threads = large && plan.p.threads > 1 ? plan.p.threads : 1;
+  const int64_t threads = large ? plan.wanted_threads : 1;
   parallel(static_cast<int>(threads), plan.p.L * plan.p.D * threads, [&](int64_t i) {
     const int64_t layer = i / threads / plan.p.D, d = i / threads % plan.p.D;
     const char* w = bytes(weights) + plan.item * plan.offset(layer, d, [&](int64_t l) {

@@ -1,4 +1,4 @@
-// Layers x directions x batch slices: calls the kernel table, knows no instruction set and no gate.
+// Layers x directions x batch slices: calls the kernel table, knows no instruction set and no cell.
 #pragma once
 
 #include "fastrnn/fastrnn.h"

@@ -1,5 +1,6 @@
 // Subnormal numbers cost up to 100 cycles an operation; a state that decays to zero is made of them. While one of these
-// lives, the thread reads and writes them as zero; then the caller's mode is back.
+// lives, the thread reads and writes them as zero, rounds to nearest and traps nothing, as every other thread of the call
+// does, so that results depend on no caller's mode; then that mode is back.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,7 @@ namespace fastrnn {
 
 class FlushSubnormals {
  public:
-  FlushSubnormals() noexcept : saved_(get()) { set(saved_ | flags); }
+  FlushSubnormals() noexcept : saved_(get()) { set(mode); }
   ~FlushSubnormals() { set(saved_); }
   FlushSubnormals(const FlushSubnormals&) = delete;
   FlushSubnormals& operator=(const FlushSubnormals&) = delete;
@@ -20,21 +21,22 @@ class FlushSubnormals {
  private:
 #if defined(__x86_64__)
   using Mode = unsigned;
-  static constexpr Mode flags = 0x8040;  // FTZ (bit 15) and DAZ (bit 6) of MXCSR
+  static constexpr Mode mode =
+      0x9fc0;  // MXCSR: FTZ (bit 15), DAZ (bit 6), all exceptions masked (bits 7-12)
   static Mode get() { return _mm_getcsr(); }
-  static void set(Mode mode) { _mm_setcsr(mode); }
+  static void set(Mode to) { _mm_setcsr(to); }
 #elif defined(__aarch64__)
   using Mode = uint64_t;
-  static constexpr Mode flags = uint64_t{1} << 24;  // FZ of FPCR
+  static constexpr Mode mode = uint64_t{1} << 24;  // FPCR: FZ
   static Mode get() {
-    Mode mode;
-    asm volatile("mrs %0, fpcr" : "=r"(mode));
-    return mode;
+    Mode now;
+    asm volatile("mrs %0, fpcr" : "=r"(now));
+    return now;
   }
-  static void set(Mode mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
+  static void set(Mode to) { asm volatile("msr fpcr, %0" : : "r"(to)); }
 #else
   using Mode = unsigned;
-  static constexpr Mode flags = 0;
+  static constexpr Mode mode = 0;
   static Mode get() { return 0; }
   static void set(Mode) {}
 #endif

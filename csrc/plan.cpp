@@ -2,6 +2,7 @@
 
 #include "cpu.hpp"
 #include "rows.hpp"
+#include "cores.hpp"
 
 namespace fastrnn {
 namespace {
@@ -162,7 +163,7 @@ ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
     const int64_t bytes = round_up(steps * slice * panel_columns * plan.item, line);
     if (bytes > out.projection_bytes) out.projection_bytes = bytes;
   }
-  out.scratch_bytes = plan.two_phase ? round_up(3 * N * Hp * plan.item, line) : 0;
+  out.scratch_bytes = plan.two_phase ? round_up(3 * slice * Hp * plan.item, line) : 0;
   for (int64_t d = 0; d < D; ++d) {
     take_states(plan, arena, out.direction[d]);
     out.tables[d] = arena.take(plan.slices, out.table_bytes);
@@ -205,8 +206,8 @@ BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
 }
 
 double Plan::work() const noexcept {
-  double widths = 0;
-  for (int64_t l = 0; l < p.L; ++l) widths += static_cast<double>(layer_input(l) + p.H);
+  const double first = static_cast<double>(p.I + p.H), others = static_cast<double>(p.L - 1);
+  const double widths = first + others * static_cast<double>((p.D + 1) * p.H);
   return 2.0 * widths * static_cast<double>(gates * p.H * p.D) * static_cast<double>(p.T) *
          static_cast<double>(p.N);
 }
@@ -220,9 +221,9 @@ double Plan::work() const noexcept {
 //   hidden split has nothing to win. Each thread needs a block of 4 vectors of units for backward.
 void choose_split(Plan& plan) noexcept {
   const fastrnn_problem& p = plan.p;
-  const int64_t threads = p.threads < 1 ? 1 : static_cast<int64_t>(p.threads);
+  const int64_t threads = clamp(p.threads, 1, most_threads);
   const uint32_t split = p.split;
-  plan.threads = static_cast<int>(threads);
+  plan.threads = plan.wanted_threads = static_cast<int>(threads);
   plan.slices = 1;
   plan.hidden_split = false;
   if (threads == 1 || p.T == 0 || p.N == 0) return;
@@ -253,6 +254,8 @@ bool in_range(const fastrnn_problem& p) {
 // Every size below is at most a small multiple of these products. 2^56 leaves room for it, and is far above any memory.
 bool fits(const fastrnn_problem& p) {
   constexpr int64_t limit = int64_t{1} << 56;
+  if (p.T >= limit || p.N >= limit || p.I >= (limit >> 8) || p.H >= (limit >> 8) || p.L >= limit)
+    return false;
   const int64_t a[] = {p.T + 1, p.N + 1}, b[] = {4 * 8, p.D, p.L};
   const auto bounded = [](int64_t start, const int64_t* factors, int count) {
     int64_t product = start;
@@ -262,8 +265,6 @@ bool fits(const fastrnn_problem& p) {
     }
     return product;
   };
-  if (p.T >= limit || p.N >= limit || p.I >= (limit >> 8) || p.H >= (limit >> 8) || p.L >= limit)
-    return false;
   const int64_t width = (p.I > 2 * p.H ? p.I : 2 * p.H) + 64;
   const int64_t per_row = bounded(width, b, 3);
   if (per_row < 0 || bounded(per_row, a, 2) < 0) return false;

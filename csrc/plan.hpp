@@ -31,9 +31,10 @@ struct Plan {
   int64_t
       columns;  // accumulators of a panel (biases): 4 LSTM, GRU; 3 GRU with reset before; RNN 1 per vector
   bool interleaved, has_c, keeps_gates, two_phase;
-  int threads;        // how many may work at once
-  bool hidden_split;  // a team shares each direction's hidden units, one barrier a step
-  int64_t slices;     // batch slices a direction is split into
+  int wanted_threads;  // how many the caller allows
+  int threads;         // how many work at once, forward and backward
+  bool hidden_split;   // a team shares each direction's hidden units, one barrier a step
+  int64_t slices;      // batch slices a direction is split into
 
   int64_t layer_input(int64_t layer) const noexcept {
     return layer == 0 ? p.I : int64_t{p.D} * p.H;

@@ -18,7 +18,6 @@ struct CellKernels {
 
 struct KernelTable {
   uint32_t vector_bytes;
-  uint32_t tile_rows;  // MR: batch rows of the widest register tile
   CellKernels cells[cell_count][dtype_count];
 };
 

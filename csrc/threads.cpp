@@ -36,7 +36,7 @@ void wait_change(const std::atomic<uint32_t>& value, uint32_t old) noexcept {
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
-constexpr int most_workers = 255;
+constexpr int most_workers = most_threads - 1;
 
 struct Job {
   void (*task)(void*, int64_t);
@@ -102,6 +102,7 @@ class Pool {
  private:
   std::atomic<bool> busy_{false};
   int workers_ = 0;
+  bool exhausted_ = false;
   Job job_{};
   alignas(64) std::atomic<uint64_t> ticket_{0};
   alignas(64) std::atomic<uint32_t> done_{0};
@@ -123,7 +124,7 @@ void* worker_main(void* argument) {
 }
 
 int Pool::ensure(int workers) noexcept {
-  while (workers_ < workers && workers_ < most_workers) {
+  while (workers_ < workers && workers_ < most_workers && !exhausted_) {
     Start* start = new (std::nothrow) Start{this, workers_};
     if (start == nullptr) break;
     pthread_attr_t attributes;
@@ -134,6 +135,7 @@ int Pool::ensure(int workers) noexcept {
     pthread_attr_destroy(&attributes);
     if (error != 0) {
       delete start;
+      exhausted_ = true;  // a limit of the system: asking again at each call would only cost time
       break;
     }
     ++workers_;

@@ -93,7 +93,7 @@ struct ForwardArgs {
   const void* packed;  // [panels][panel_size]
   void* projection;    // [panels][chunk*N][X*lanes], or null: x enters the step's own product
   void* gates;         // tape: [panels][R][4*lanes]; RNN: none. Null without tape
-  void* scratch;       // GRU with reset before: z, n and r*h, 3 x [N][Hp]
+  void* scratch;       // GRU with reset before: z, n and r*h, 3 x [slice][Hp]
   Team team;           // member 0 tables the rows; each takes a share of the panels
 };
 

@@ -52,7 +52,7 @@ CPP_ARROWS: dict[str, set[str]] = {
     "driver": {"fastrnn", "plan", "places", "rows", "threads", "table"},
     "driver_backward": {"driver", "plan", "places", "rows", "threads", "table"},
     "places": {"fastrnn", "plan"},
-    "plan": {"fastrnn", "rows", "cpu", "table"},
+    "plan": {"cores", "fastrnn", "rows", "cpu", "table"},
     "rows": set(),
     "threads": {"cores", "fpmode", "team"},
     "team": set(),

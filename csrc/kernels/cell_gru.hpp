@@ -22,7 +22,6 @@ namespace {
 template <class T>
 struct Gru {
   using Element = T;
-  static constexpr Cell cell = Cell::gru;
   static constexpr int gates = 3;
   static constexpr int columns = 4;
   using X = Slots<0, 1, 2>;
@@ -67,7 +66,6 @@ struct Gru {
 template <class T>
 struct GruResetBefore {
   using Element = T;
-  static constexpr Cell cell = Cell::gru_reset_before;
   static constexpr int gates = 3;
   static constexpr int columns = 3;
   using X = Slots<0, 1, 2>;

@@ -18,7 +18,6 @@ namespace {
 template <class T>
 struct Lstm {
   using Element = T;
-  static constexpr Cell cell = Cell::lstm;
   static constexpr int gates = 4;
   static constexpr int columns = 4;
   using X = Slots<0, 1, 2, 3>;           // accumulator column of each gate of W

@@ -42,7 +42,6 @@ struct BackwardRow {
 template <class T>
 struct Rnn {
   using Element = T;
-  static constexpr Cell cell = Cell::rnn;
   static constexpr int gates = 1;
   static constexpr bool has_relu = true;
   static constexpr bool interleaved =

@@ -47,14 +47,18 @@ FR_INLINE void accumulate(Vec<T> (&acc)[MR][A], const T* const (&a)[MR], const T
       }
 #pragma GCC unroll 8
       for (int r = 0; r < MR; ++r) {
-        const Vec<T> b = set1(a[r][k]);
+        Vec<T> b = set1(a[r][k]);
+        keep(b);
 #pragma GCC unroll 8
         for (int j = 0; j < S::count; ++j) acc[r][S::at[j]] = fma(b, panel[j], acc[r][S::at[j]]);
       }
     } else {
       Vec<T> b[MR];
 #pragma GCC unroll 8
-      for (int r = 0; r < MR; ++r) b[r] = set1(a[r][k]);
+      for (int r = 0; r < MR; ++r) {
+        b[r] = set1(a[r][k]);
+        keep(b[r]);
+      }
 #pragma GCC unroll 8
       for (int j = 0; j < S::count; ++j) {
         Vec<T> v = load(w + j * VL);
@@ -82,14 +86,18 @@ FR_INLINE void accumulate_outer(Vec<T> (&acc)[MC][S::count], const void* const* 
       }
 #pragma GCC unroll 8
       for (int i = 0; i < MC; ++i) {
-        const Vec<T> b = set1(row[i]);
+        Vec<T> b = set1(row[i]);
+        keep(b);
 #pragma GCC unroll 8
         for (int j = 0; j < S::count; ++j) acc[i][j] = fma(b, v[j], acc[i][j]);
       }
     } else {
       Vec<T> b[MC];
 #pragma GCC unroll 8
-      for (int i = 0; i < MC; ++i) b[i] = set1(row[i]);
+      for (int i = 0; i < MC; ++i) {
+        b[i] = set1(row[i]);
+        keep(b[i]);
+      }
 #pragma GCC unroll 8
       for (int j = 0; j < S::count; ++j) {
         Vec<T> v = load(g + S::at[j] * VL);

@@ -105,10 +105,11 @@ template <class C>
 FR_INLINE int64_t sums_size(const Layout& layout) {
   using S = PanelSlots<C, 4>;
   constexpr int VL = lanes<typename C::Element>;
+  if constexpr (!C::interleaved) return (layout.I + layout.H + 1) * 4 * VL;
   return (layout.I * S::X::count + layout.H * (S::U::count + (C::two_phase ? 1 : 0)) + 4) * VL;
 }
 
-// Which = 0: x and the biases; 1: h; 2: r*h.
+// Sums over rows of x or h for a range of panels; they begin offset_per_lane vectors into each panel's scratch.
 template <class C, class S, class Rows>
 FR_INLINE void outer_product(const WeightGradArgs& g, int64_t begin, int64_t end, int64_t K,
                              Rows rows_at, int64_t offset_per_lane) {
@@ -180,8 +181,7 @@ FR_INLINE void write_panel(const WeightGradArgs& g, int64_t p, int64_t unit) {
   constexpr int VL = lanes<T>;
   const int64_t I = g.layout.I, H = g.layout.H;
   const PanelRows rows = panel_rows<C>(g.layout, unit);
-  const T* sums = static_cast<const T*>(g.panels) +
-                  p * (C::interleaved ? sums_size<C>(g.layout) : (I + H + 1) * 4 * VL);
+  const T* sums = static_cast<const T*>(g.panels) + p * sums_size<C>(g.layout);
   T* dw_hh = static_cast<T*>(g.dw_hh);
   write_out<T>(static_cast<T*>(g.dw_ih), I, sums, S::X::count, rows, g.accumulate);
   sums += I * S::X::count * VL;
@@ -233,7 +233,7 @@ void weight_grad(const WeightGradArgs& args, int64_t panel_begin, int64_t panel_
   if constexpr (C::two_phase) outer_product_rh<C>(g, panel_begin, panel_end);
   for_panels<C>(g.layout, panel_begin, panel_end, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
-    const int64_t size = C::interleaved ? sums_size<C>(g.layout) : (I + H + 1) * 4 * VL;
+    const int64_t size = sums_size<C>(g.layout);
     const int64_t biases = (C::interleaved ? size - 4 * VL : (I + H) * NV * VL);
     const T* dg = static_cast<const T*>(g.dgates) + p * g.layout.rows * 4 * VL;
     sum_rows<T, NV>(static_cast<T*>(g.panels) + p * size + biases, dg, g.layout.rows);

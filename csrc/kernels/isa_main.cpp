@@ -32,7 +32,6 @@ constexpr void fill(KernelTable& table, DType dtype) {
 constexpr KernelTable make_table() {
   KernelTable table{};
   table.vector_bytes = vector_bytes;
-  table.tile_rows = tile_rows;
   fill<float>(table, DType::f32);
   fill<double>(table, DType::f64);
   return table;

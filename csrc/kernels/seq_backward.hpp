@@ -143,7 +143,7 @@ FR_INLINE StepRows rows_of(const BackwardArgs& b, int64_t step) {
   return {begin, end, to_tape};
 }
 
-// Calls body(at, table row, first unit, vector-major offset) for every vector of hidden units of every row of a step.
+// Calls body(at, table row, first unit) for every vector of hidden units of every row of a step.
 template <class C, class Body>
 FR_INLINE void for_units(const BackwardArgs& b, const StepRows& rows, Range units, Body body) {
   using T = typename C::Element;

@@ -172,7 +172,7 @@ FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t
         at.gates = static_cast<T*>(f.gates) + (p * f.layout.rows + gate_row + r) * 4 * VL;
       }
       if constexpr (C::two_phase) {
-        const int64_t plane = f.rows->seq.N * f.layout.hidden_padded;
+        const int64_t plane = (f.rows->n_end - f.rows->n_begin) * f.layout.hidden_padded;
         T* z = static_cast<T*>(f.scratch) + (scratch_row + r) * f.layout.hidden_padded + unit;
         C::template forward<P, Keep>(acc[r], at, z, z + plane, z + 2 * plane);
       } else {
@@ -189,7 +189,7 @@ FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t 
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
   const Panel<C, 4> panel(static_cast<const T*>(f.packed) + p * f.layout.panel_size, f.layout);
-  const int64_t Hp = f.layout.hidden_padded, plane = f.rows->seq.N * Hp;
+  const int64_t Hp = f.layout.hidden_padded, plane = (f.rows->n_end - f.rows->n_begin) * Hp;
   T* z = static_cast<T*>(f.scratch) + scratch_row * Hp;
   Vec<T> acc[MR][1];
   const T* rh[MR];

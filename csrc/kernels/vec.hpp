@@ -70,7 +70,8 @@ constexpr int lanes = vector_bytes / static_cast<int>(sizeof(T));
 
 template <class T>
 FR_INLINE Vec<T> set1(T a) {
-  return Vec<T>{} + a;
+  return a -
+         Vec<T>{};  // folds to a broadcast; a + 0 may not (it would turn -0 into +0) and costs an addition
 }
 
 template <class T>

@@ -1,7 +1,8 @@
 /* fastrnn: recurrent layers on a CPU. The C interface of the core, C99 and C++.
  *
  * One problem describes a stack of layers. The caller asks for sizes, owns all memory, packs weights once, then runs.
- * Nothing here allocates, prints, throws or aborts; every call may be made from several threads at once on distinct buffers.
+ * Nothing here prints, throws or aborts, and nothing is allocated but the thread pool, once, by the first call that uses more
+ * than one thread. Every call may be made from several threads at once on distinct buffers.
  *
  * Letters: T steps, N batch, I input, H hidden, G gates (1 RNN, 4 LSTM i f g o, 3 GRU r z n), D directions, L layers.
  * Strides are in elements. ABI version 0: structs may still change; each begins with its own size for later.
@@ -22,7 +23,7 @@ typedef enum fastrnn_status {
   FASTRNN_NULL_POINTER,     /* a pointer that must be given is null */
   FASTRNN_BAD_STRUCT_SIZE,  /* struct_size is not that of this version */
   FASTRNN_BAD_PROBLEM,      /* a field of the problem is out of its range */
-  FASTRNN_TOO_LARGE,        /* the sizes' product does not fit 63 bits */
+  FASTRNN_TOO_LARGE,        /* a size of the problem's arrays would be above 2^56 bytes */
   FASTRNN_UNSUPPORTED,      /* no kernel for this combination */
   FASTRNN_UNKNOWN_ISA,      /* no instruction set of that name was built */
   FASTRNN_ISA_NOT_RUNNABLE, /* built, but this CPU or operating system cannot run it */
@@ -62,8 +63,9 @@ typedef struct fastrnn_problem {
   int64_t I, H, L;     /* >= 1 */
   uint32_t D;          /* 1 or 2 */
   uint32_t bias;       /* 0 or 1 */
-  int32_t isa;         /* index as in fastrnn_isa_name, or -1 for the active one */
-  uint32_t retain;     /* backward leaves the tape as it is (its workspace is then larger) */
+  int32_t
+      isa; /* index as in fastrnn_isa_name, or -1 for the active one: then the same at every call, see below */
+  uint32_t retain;  /* backward leaves the tape as it is (its workspace is then larger) */
   uint32_t threads; /* the plan may use up to this many, 0 as 1; the results do not depend on it */
   uint32_t split;   /* 0: the plan chooses; else a fastrnn_split, for tests and measurements */
 } fastrnn_problem;
@@ -80,7 +82,8 @@ typedef struct fastrnn_sizes {
   double work; /* floating-point operations of one forward call */
 } fastrnn_sizes;
 
-/* Sizes for a problem; packed sizes do not depend on T and N. */
+/* Sizes for a problem. Packed weights and tapes belong to the instruction set they were made for, packed sizes do not depend
+ * on T and N. Workspaces are for one problem: every field, threads, split and retain too, must be what it was here. */
 fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes);
 
 /* weights: flat [sizes.weights], per layer and direction weight_ih [G*H,I], weight_hh [G*H,H], bias_ih, bias_hh [G*H].
@@ -99,7 +102,7 @@ typedef struct fastrnn_forward_args {
   int64_t y_t, y_n;
   const void* h0;         /* [L*D,N,H] or null: zeros */
   const void* c0;         /* [L*D,N,H] or null: zeros; LSTM */
-  void* hn;               /* [L*D,N,H] out; may be h0 */
+  void* hn;               /* [L*D,N,H] out; may be h0, unless backward is to read h0 later */
   void* cn;               /* [L*D,N,H] out; may be c0; LSTM, else null */
   const int64_t* lengths; /* [N] in 0..T, or null */
   const uint8_t* reset;   /* [T,N] contiguous, or null */
@@ -149,8 +152,10 @@ fastrnn_status fastrnn_isa_active(
     int32_t* index); /* an error if FASTRNN_ISA names none that can run */
 fastrnn_status fastrnn_set_isa(const char* name); /* null: back to the automatic choice */
 
+/* A number for callers to put into problem.threads; no other call reads it. At first FASTRNN_NUM_THREADS, or the CPUs this
+ * process may use. */
 int32_t fastrnn_get_num_threads(void);
-void fastrnn_set_num_threads(int32_t threads); /* clamped to 1.. */
+void fastrnn_set_num_threads(int32_t threads); /* clamped to 1..256 */
 
 const char* fastrnn_status_text(fastrnn_status status);
 const char* fastrnn_version(void);
