@@ -175,3 +175,22 @@ def test_public_names() -> None:
         assert name in dir(fastrnn)
     with pytest.raises(AttributeError, match="no attribute 'LTSM'"):
         _ = fastrnn.LTSM
+
+
+@pytest.mark.parametrize("value", ["abc", "0", "-1", "1.5"])
+def test_a_wrong_number_of_threads_in_the_environment(value: str) -> None:
+    pytest.importorskip("fastrnn.backends._core")
+    code = "import fastrnn, numpy as np; fastrnn.GRU(2, 2)(np.zeros((1, 1, 2)))"
+    done = python(code, FASTRNN_NUM_THREADS=value)
+    assert done.returncode == 1
+    assert "FASTRNN_NUM_THREADS" in done.stderr.splitlines()[-1]
+    assert value in done.stderr.splitlines()[-1]
+
+
+def test_more_threads_than_can_be_counted() -> None:
+    before = fastrnn.get_num_threads()
+    try:
+        fastrnn.set_num_threads(10**30)
+        assert fastrnn.get_num_threads() >= 1
+    finally:
+        fastrnn.set_num_threads(before)

@@ -501,3 +501,59 @@ def test_unknown_names_in_the_environment(variable: str, value: str) -> None:
     assert done.returncode == 1
     assert variable in done.stderr
     assert value in done.stderr.splitlines()[-1]
+
+
+# -- sizes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [(10**9, 10**9), (10**30, 1), (1, 2 * 10**8, 10), (1, 1, 10**9), (1, 1, 10**30)])
+def test_sizes_beyond_the_machine(sizes: tuple[int, ...]) -> None:
+    """One error at once: nothing of that size is made or counted through."""
+    with pytest.raises(ValueError, match=r"more than this machine can address|num_layers"):
+        fastrnn.LSTM(*sizes)
+
+
+def test_a_stream_of_too_many_rows() -> None:
+    with pytest.raises(ValueError, match="batch_size"):
+        make_layer("gru_after", I, H).stream(10**30)
+
+
+@pytest.mark.parametrize("dtype", ["f4,f4,(", "{", [1], {"names": 1}, b"", object()])
+def test_what_is_no_dtype(dtype: Any) -> None:
+    with pytest.raises(TypeError, match="dtype"):
+        fastrnn.GRU(2, 2, dtype=dtype)
+
+
+def test_lengths_that_change_during_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels see a copy: another thread cannot make them run past the end."""
+    layer = make_layer("lstm", I, H)
+    seen = []
+    module = fastrnn.backends.current()
+    forward = module.forward
+    spy = lambda *args: (seen.append(args[7]), forward(*args))[1]  # noqa: E731
+    monkeypatch.setattr(module, "forward", spy)
+    lengths = np.array([1, 2, 3])
+    layer(X, lengths=lengths)
+    assert np.array_equal(seen[0], lengths)
+    assert not np.shares_memory(seen[0], lengths)
+
+
+@pytest.mark.parametrize("part", ["x", "state", "flat"])
+def test_x_in_the_memory_of_the_gradients_to_fill(system: System, part: str) -> None:
+    layer = make_layer("rnn_tanh", H, H)
+    x = array(1, N, H)
+    y, _, tape = layer.forward(x)
+    want = layer.backward(tape, np.ones_like(y))
+    grads = layer.backward(layer.forward(x)[2], np.ones_like(y))
+    place = grads.flat[: x.size].reshape(x.shape) if part == "flat" else getattr(grads, part)
+    place[...] = x
+    got = layer.backward(layer.forward(place)[2], np.ones_like(y), out=grads)
+    system.same(got.flat, want.flat)
+    system.same(got.x, want.x)
+
+
+def test_a_tape_whose_memory_is_gone(layer: Any) -> None:
+    tape = layer.forward(X)[2]
+    layer.forward(X, tape=tape)
+    with pytest.raises(ValueError, match="already given"):
+        layer.forward(X, tape=tape)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +243,8 @@ def test_loading_is_strict(lstm: fastrnn.LSTM, tmp_path: Path) -> None:
     [
         ('"hidden_size": 5', '"hidden_size": 4', "weight_hh_l0 has shape"),
         ('"hidden_size": 5', '"hidden_size": -5', "hidden_size"),
-        ('"num_layers": 2', '"num_layers": 2000000000', "stored weights"),
+        ('"num_layers": 2', '"num_layers": 2000000000', "num_layers"),
+        ('"num_layers": 2', '"num_layers": 20000', "stored weights"),
         ('"bias": true', '"bias": 1', "bias"),
         ('"bias": true, ', "", "bias"),
         ('"bias": true', '"bias": true, "depth": 3', "depth"),
@@ -266,3 +270,99 @@ def test_safetensors_is_optional(lstm: fastrnn.LSTM, tmp_path: Path, monkeypatch
     for call in (lstm.save, fastrnn.load):
         with pytest.raises(ImportError, match="pip install safetensors"):
             call(tmp_path / "model.safetensors")
+
+
+class Prepared(fastrnn.LSTM):
+    def __init__(self) -> None:
+        self.label = "before"
+        super().__init__(3, 5, rng=0)
+        self.weight_hh_l0 = np.zeros((20, 5))
+
+
+def test_a_subclass(tmp_path: Path) -> None:
+    layer = Prepared()
+    assert layer.label == copy.deepcopy(layer).label == "before"
+    layer.save(tmp_path / "model.npz")
+    again = fastrnn.load(tmp_path / "model.npz")
+    assert type(again) is fastrnn.LSTM
+    assert same_weights(layer, again)
+
+
+def entry(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header((10**18,)),
+        header((2**40, 2**40)),
+        header((0, 10**9)),
+        header((20, 3)) + bytes(236),
+        header((20, 3)) + bytes(244),
+        b"no array",
+        entry(np.array([print], dtype=object)),
+        entry(np.zeros((20, 3), complex)),
+        entry(np.zeros((20, 3), "U3")),
+        entry(np.zeros((3, 20))),
+    ],
+    ids=["huge", "overflow", "none", "short", "long", "bytes", "object", "complex", "text", "shape"],
+)
+def test_a_hostile_entry(content: bytes, lstm: fastrnn.LSTM, tmp_path: Path) -> None:
+    lstm.save(tmp_path / "model.npz")
+    with zipfile.ZipFile(tmp_path / "model.npz") as good, zipfile.ZipFile(tmp_path / "bad.npz", "w") as bad:
+        for name in good.namelist():
+            bad.writestr(name, content if name == "weight_ih_l0.npy" else good.read(name))
+    with pytest.raises(ValueError, match=r"damaged|wrong|must be"):
+        fastrnn.load(tmp_path / "bad.npz")
+
+
+def test_a_small_file_that_unpacks_to_a_large_one(lstm: fastrnn.LSTM, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.npz", "w", zipfile.ZIP_DEFLATED) as bad:
+        bad.writestr("fastrnn.npy", entry(np.array("{}")))
+        bad.writestr("weight_ih_l0.npy", header((10**6,)) + bytes(4 * 10**6))
+    with pytest.raises(ValueError, match="compressed"):
+        fastrnn.load(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_damage_anywhere_is_no_other_error(suffix: str, lstm: fastrnn.LSTM, tmp_path: Path) -> None:
+    path = tmp_path / f"model.{suffix}"
+    if suffix == "safetensors":
+        pytest.importorskip("safetensors")
+    lstm.save(path)
+    good, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        bad = bytearray(good)
+        where = rng.integers(len(good) - 400, len(good)) if suffix == "npz" else rng.integers(0, 400)
+        bad[where] ^= 1 << int(rng.integers(8))
+        path.write_bytes(bad if rng.random() < 0.5 else good[:where])
+        with contextlib.suppress(ValueError):
+            fastrnn.load(path)
+
+
+def test_a_folder_that_is_not_there_is_told_by_the_path_that_was_given(lstm: fastrnn.LSTM, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere/model\.npz'$"):
+        lstm.save(tmp_path / "nowhere" / "model.npz")
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+def test_copied_gradients_are_still_views_of_one_buffer(how: Any, lstm: fastrnn.LSTM) -> None:
+    y, _, tape = lstm.forward(X)
+    grads = lstm.backward(tape, y)
+    copied = how(grads)
+    assert np.array_equal(copied.flat, grads.flat)
+    assert copied.flat is copied.weights.flat
+    copied.flat *= 0
+    assert not any(gradient.any() for gradient in copied.weights.values())
+    assert not copied.weights["weight_ih_l0"].flags.writeable
+    assert grads.flat.any()
+    assert not how(lstm.weights).flat.flags.writeable

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -380,3 +382,83 @@ def test_optimisers_agree_with_torch(rng: np.random.Generator) -> None:
             theirs.step()
         np.testing.assert_allclose(layer.weight, weight.detach().numpy(), rtol=1e-9)
         np.testing.assert_allclose(layer.bias, bias.detach().numpy(), rtol=1e-9)
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+@pytest.mark.parametrize("make", [lambda: Linear(3, 2, rng=0), lambda: Embedding(3, 2, rng=0)])
+def test_copies_hold_their_weights_as_the_original(make: Any, how: Any) -> None:
+    layer = make()
+    copied = how(layer)
+    assert np.array_equal(copied.weights.flat, layer.weights.flat)
+    assert np.shares_memory(copied.weight, copied.weights.flat)
+    for array in (copied.weight, copied.weights.flat):
+        assert not array.flags.writeable
+    with copied.edit() as weights:
+        weights["weight"] += 1
+    assert np.array_equal(copied.weight, layer.weight + np.float32(1))
+
+
+def test_assigned_weights() -> None:
+    layer = Linear(3, 2, rng=0)
+    tape = layer.forward(np.ones((4, 3)))[1]
+    layer.weight, layer.bias = np.ones((2, 3)), [1, 2]
+    assert np.array_equal(layer(np.ones((1, 3))), [[4, 5]])
+    with pytest.raises(ValueError, match="tape"):
+        layer.backward(tape, np.ones((4, 2)))
+    with pytest.raises(ValueError, match="weight"):
+        layer.weight = np.ones((3, 2))
+    with pytest.raises(KeyError, match="bias"):
+        Linear(3, 2, bias=False).bias = np.ones(2)
+    embedding = Embedding(3, 2)
+    embedding.weight = np.arange(6).reshape(3, 2)
+    assert np.array_equal(embedding([2]), [[4, 5]])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda: Linear(2, 2, bias="no"), TypeError, "bias"),
+        (lambda: Linear(10**10, 10**10), ValueError, "address"),
+        (lambda: Embedding(10**12, 10**12), ValueError, "address"),
+        (lambda: Linear(2, 2).load_state_dict([1]), TypeError, "mapping"),
+        (lambda: Linear(2, 2).backward(None, np.ones((1, 2))), TypeError, "tape"),
+        (lambda: Linear(2, 2).backward(Embedding(2, 2).forward([1])[1], np.ones((1, 2))), ValueError, "tape"),
+        (lambda: Embedding(2, 2)([[1], [1, 2]]), ValueError, "indices"),
+        (lambda: Embedding(2, 2)(np.ma.array([0, 1], mask=[0, 1])), TypeError, "indices"),
+        (lambda: Embedding(2, 2)(np.array([2**64 - 1], np.uint64)), ValueError, "indices"),
+        (lambda: softmax_cross_entropy(np.ones((1, 2)), np.array([2**64 - 100], np.uint64)), ValueError, "targets"),
+        (lambda: softmax_cross_entropy(np.ones((2, 2)), [[1], [1, 2]]), ValueError, "targets"),
+        (lambda: clip_grad_norm([None], 1.0), TypeError, "gradients"),
+        (lambda: clip_grad_norm([np.ones(3)], 1.0), TypeError, "gradients"),
+        (lambda: clip_grad_norm([], "1"), TypeError, "max_norm"),
+        (lambda: Adam([Linear(2, 2)]).step([None]), TypeError, "gradients"),
+        (lambda: Adam([Linear(2, 2)], lr="1"), TypeError, "lr"),
+        (lambda: Adam([Linear(2, 2)], betas=(0.9,)), TypeError, "betas"),
+    ],
+)
+def test_errors_name_the_argument(call: Callable[[], object], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        call()
+
+
+def test_out_of_another_kind() -> None:
+    layer = Linear(2, 2)
+    with pytest.raises(TypeError, match="out"):
+        layer.backward(layer.forward(np.ones((1, 2)))[1], np.ones((1, 2)), out=3)
+
+
+def test_gradients_may_come_from_a_generator() -> None:
+    layer = Linear(2, 2)
+    grads = layer.backward(layer.forward(np.ones((1, 2)))[1], np.ones((1, 2)))
+    assert clip_grad_norm((g for g in [grads]), 100.0) > 0
+    before = layer.weight
+    SGD([layer], 0.5).step(g for g in [grads])
+    assert np.allclose(layer.weight, before - 0.5 * grads.weights["weight"])
+
+
+def test_big_endian_logits_keep_their_precision() -> None:
+    scores = np.random.default_rng(0).standard_normal((3, 4))
+    want = softmax_cross_entropy(scores, [0, 1, 2])
+    got = softmax_cross_entropy(scores.astype(">f8"), [0, 1, 2])
+    assert got[0] == want[0]
+    assert got[1].dtype == np.float64

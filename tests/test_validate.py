@@ -81,9 +81,16 @@ def test_generator() -> None:
 def test_sizes_are_counted_before_anything_is_made() -> None:
     assert _validate.sizes(SPEC) is SPEC
     for cell in ("rnn", "lstm", "gru"):
-        for sizes in ((2**62, 1, 1), (1, 2**31, 1), (1, 1, 2**61), (2**40, 2**40, 2**40)):
+        for sizes in ((2**62, 1, 1), (1, 2**31, 1), (1, 2**30, 4), (2**40, 2**40, 2)):
             with pytest.raises(ValueError, match="more than this machine can address"):
                 _validate.sizes(Spec(cell, *sizes))
+
+
+def test_layers_are_bounded() -> None:
+    assert _validate.sizes(Spec("rnn", 1, 1, 2**16)).num_layers == 2**16
+    for layers in (2**16 + 1, 2**61, 10**30):
+        with pytest.raises(ValueError, match="num_layers"):
+            _validate.sizes(Spec("rnn", 1, 1, layers))
 
 
 def test_the_count_is_that_of_the_spec(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,9 +98,9 @@ def test_the_count_is_that_of_the_spec(monkeypatch: pytest.MonkeyPatch) -> None:
         for both in (False, True):
             for bias in (False, True):
                 spec = Spec(cell, 3, 5, 3, bias=bias, bidirectional=both)
-                monkeypatch.setattr(_validate.sys, "maxsize", spec.weight_count * 4)
+                monkeypatch.setattr(_validate.sys, "maxsize", spec.weight_count * 8)
                 _validate.sizes(spec)
-                monkeypatch.setattr(_validate.sys, "maxsize", spec.weight_count * 4 - 1)
+                monkeypatch.setattr(_validate.sys, "maxsize", spec.weight_count * 8 - 1)
                 with pytest.raises(ValueError, match=f"{spec.weight_count} weights"):
                     _validate.sizes(spec)
 
@@ -198,12 +205,12 @@ def test_arrays_that_cannot_be_read() -> None:
             "state is a ndarray; for an LSTM it must be a pair",
         ),
         (lambda: _validate.state("state", [1], SPEC, 2), "state is a list of 1; for an LSTM it must be a pair (h, c)"),
-        (lambda: _validate.lengths([1, 9], 4, 2, True, False), "lengths holds 9; every entry must be from 0 to T = 4"),
-        (lambda: _validate.lengths([-1, 9], 4, 2, True, False), "lengths holds -1"),
-        (lambda: _validate.lengths(np.uint64([2**64 - 1, 0]), 4, 2, True, False), "lengths holds 18446744073709551615"),
-        (lambda: _validate.lengths([1.0, 2.0], 4, 2, True, False), "lengths has dtype float64; it must hold integers"),
-        (lambda: _validate.lengths([True, False], 4, 2, True, False), "lengths has dtype bool"),
-        (lambda: _validate.lengths([1], 4, 1, False, False), "lengths has shape (1,); it must be (), one integer"),
+        (lambda: _validate.lengths([1, 9], 4, 2, True), "lengths holds 9; every entry must be from 0 to T = 4"),
+        (lambda: _validate.lengths([-1, 9], 4, 2, True), "lengths holds -1"),
+        (lambda: _validate.lengths(np.uint64([2**64 - 1, 0]), 4, 2, True), "lengths holds 18446744073709551615"),
+        (lambda: _validate.lengths([1.0, 2.0], 4, 2, True), "lengths has dtype float64; it must hold integers"),
+        (lambda: _validate.lengths([True, False], 4, 2, True), "lengths has dtype bool"),
+        (lambda: _validate.lengths([1], 4, 1, False), "lengths has shape (1,); it must be (), one integer"),
         (
             lambda: _validate.flags("mask", zeros(4, 2), 4, 2, True, False, False),
             "mask has dtype float32; it must be bool",
@@ -247,14 +254,14 @@ def test_lengths() -> None:
         np.array([3, 9, 0])[::2],
         np.array([3, 0], ">i2"),
     ):
-        got = _validate.lengths(given, 4, 2, True, False)
+        got = _validate.lengths(given, 4, 2, True)
         assert got.dtype == np.int64
         assert got.flags.c_contiguous
         assert got.tolist() == [3, 0]
-    assert _validate.lengths(3, 4, 1, False, False).tolist() == [3]
-    assert _validate.lengths([], 4, 0, True, False).shape == (0,)
+    assert _validate.lengths(3, 4, 1, False).tolist() == [3]
+    assert _validate.lengths([], 4, 0, True).shape == (0,)
     given = np.array([3, 0])
-    assert _validate.lengths(given, 4, 2, True, own=True) is not given
+    assert _validate.lengths(given, 4, 2, True) is not given
 
 
 def test_flags() -> None:

@@ -73,7 +73,7 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     what.add_argument("--dropout", type=_number(0, 0.99), default=0.0, help="between layers")
     how = demo.add_argument_group("training")
     how.add_argument("--text", metavar="FILE", help="UTF-8 text to learn; pydoc_data.topics if not given")
-    how.add_argument("--steps", type=_integer(1), default=1500, help="training steps")
+    how.add_argument("--steps", type=_integer(1), default=2400, help="training steps")
     how.add_argument("--batch", type=_integer(1), default=32, help="rows of text read side by side")
     how.add_argument("--bptt", type=_integer(1), default=32, help="characters of each row in a step")
     how.add_argument("--lr", type=_number(0, 10), default=6e-3, help="highest learning rate of Adam")

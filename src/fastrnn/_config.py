@@ -30,7 +30,7 @@ def set_num_threads(n: int) -> None:
     count = _validate.positive_int("n", n)
     setter = getattr(backends.current(), "set_num_threads", None)
     if setter is not None:
-        setter(count)
+        setter(min(count, 1 << 16))  # more than the core starts, and no more than it can count
 
 
 def get_num_threads() -> int:

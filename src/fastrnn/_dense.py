@@ -1,11 +1,12 @@
 """Linear and Embedding: the layers around a recurrent one. Public as `fastrnn.training.Linear` and `.Embedding`.
 
-Both keep their weights as the recurrent layers do: read-only views of one flat buffer that change through `edit` or
-`load_state_dict` only, and gradients of the same form.
+Both keep their weights as the recurrent layers do: read-only views of one flat buffer that change through `edit`,
+assignment and `load_state_dict` only, and gradients of the same form.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ class _Dense:
     def __init__(self, shapes: dict[str, tuple[int, ...]], dtype: npt.DTypeLike) -> None:
         self.dtype = np.dtype(_validate.dtype_name(dtype))
         self._spec = cast(Spec, _Shapes(shapes, self.dtype))
+        if self._spec.weight_count * 8 > sys.maxsize:  # initial weights are drawn in float64
+            message = f"weight of shape {shapes['weight']} is more than this machine can address"
+            raise ValueError(message)
 
     def _commit(self, flat: Array) -> None:
         flat.flags.writeable = False
@@ -76,8 +80,13 @@ class _Dense:
 
     @property
     def weight(self) -> Array:
-        """The weight matrix, read-only."""
+        """The weight matrix, read-only. Can be assigned."""
         return self._weights["weight"]
+
+    @weight.setter
+    def weight(self, value: npt.ArrayLike) -> None:
+        with self.edit() as weights:
+            weights["weight"] = cast(Array, value)
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of the weights by name, PyTorch's names and shapes."""
@@ -93,9 +102,14 @@ class _Dense:
 
         Raises
         ------
+        TypeError
+            If it is no mapping, or values are no real numbers; then nothing has changed.
         ValueError
             If a name is missing or unknown or a shape differs; then nothing has changed.
         """
+        if not hasattr(mapping, "keys"):
+            message = f"mapping is a {type(mapping).__name__}; it must be a mapping of names to arrays"
+            raise TypeError(message)
         self._commit(_validate.flat_weights(mapping, self._spec))
 
     @contextmanager
@@ -105,16 +119,24 @@ class _Dense:
         yield scratch
         self._commit(scratch.flat.copy())
 
-    def _gradients(self, tape: DenseTape, out: DenseGradients | None, accumulate: bool) -> Weights:
-        """Where the gradients of one backward go, after a check that tape is of these weights."""
+    def _check_tape(self, tape: DenseTape) -> None:
+        if not isinstance(tape, DenseTape):
+            message = f"tape is a {type(tape).__name__}; it must be what forward returned"
+            raise TypeError(message)
         if tape.weights is not self._weights:
             message = "tape is of another layer or older than the last change of the weights; it must be of this layer"
             raise ValueError(message)
+
+    def _gradients(self, out: DenseGradients | None, accumulate: bool) -> Weights:
+        """Where the gradients of one backward go."""
         if out is None:
             if accumulate:
                 message = "accumulate is True without out; it needs the gradients to add to"
                 raise ValueError(message)
             return Weights(self._spec, np.empty(self._spec.weight_count, self.dtype))
+        if not isinstance(out, DenseGradients):
+            message = f"out is a {type(out).__name__}; it must be the gradients of an earlier backward"
+            raise TypeError(message)
         if out.flat.shape != (self._spec.weight_count,) or out.flat.dtype != self.dtype:
             message = f"out is not for this layer; it must hold gradients of {self._spec.weight_count} weights"
             raise ValueError(message)
@@ -164,7 +186,7 @@ class Linear(_Dense):
         self.in_features = _validate.positive_int("in_features", in_features)
         self.out_features = _validate.positive_int("out_features", out_features)
         shapes: dict[str, tuple[int, ...]] = {"weight": (self.out_features, self.in_features)}
-        if bias:
+        if _validate.flag("bias", bias):
             shapes["bias"] = (self.out_features,)
         super().__init__(shapes, dtype)
         bound = 1.0 / sqrt(self.in_features)
@@ -172,8 +194,13 @@ class Linear(_Dense):
 
     @property
     def bias(self) -> Array | None:
-        """b, read-only, or None."""
+        """b, read-only, or None. Can be assigned where there is one."""
         return self._weights.get("bias")
+
+    @bias.setter
+    def bias(self, value: npt.ArrayLike) -> None:
+        with self.edit() as weights:
+            weights["bias"] = cast(Array, value)
 
     def __call__(self, x: npt.ArrayLike) -> Array:
         """Output of shape (..., out_features) for x of shape (..., in_features)."""
@@ -233,8 +260,9 @@ class Linear(_Dense):
         ValueError
             If the tape is another layer's, the weights have changed since, or shapes do not fit.
         """
+        self._check_tape(tape)
         rows = self._output_gradient(dy, (*tape.x.shape[:-1], self.out_features))
-        weights = self._gradients(tape, out, accumulate)
+        weights = self._gradients(out, accumulate)
         views = self._spec.views(weights.flat)
         _put(views["weight"], rows.T @ tape.x.reshape(-1, self.in_features), accumulate)
         if "bias" in views:
@@ -305,11 +333,7 @@ class Embedding(_Dense):
         ValueError
             If an index is out of range.
         """
-        given = np.asarray(indices)
-        if given.size and given.dtype.kind not in "iu":
-            message = f"indices has dtype {given.dtype}; it must hold integers"
-            raise TypeError(message)
-        given = given.astype(np.int64, copy=False)
+        given = integers("indices", indices)
         if given.size and not (given.min() >= 0 and given.max() < self.num_embeddings):
             message = f"indices run from {given.min()} to {given.max()}; they must be in [0, {self.num_embeddings})"
             raise ValueError(message)
@@ -341,8 +365,9 @@ class Embedding(_Dense):
         ValueError
             If the tape is another layer's, the weights have changed since, or shapes do not fit.
         """
+        self._check_tape(tape)
         rows = self._output_gradient(dy, (*tape.x.shape, self.embedding_dim))
-        weights = self._gradients(tape, out, accumulate)
+        weights = self._gradients(out, accumulate)
         if not accumulate:
             weights.flat[...] = 0
         # Sorting makes the rows of one symbol neighbours, whose sums are whole-vector additions; np.add.at is slower.
@@ -355,6 +380,17 @@ class Embedding(_Dense):
 
     def __repr__(self) -> str:
         return f"Embedding({self.num_embeddings}, {self.embedding_dim}, dtype={self.dtype.name})"
+
+
+def integers(name: str, value: Any) -> Array:
+    """Integers of any kind as int64; those too large for it as the largest, which is out of every range."""
+    array = _validate.plain_array(name, value)
+    if array.size and array.dtype.kind not in "iu":
+        message = f"{name} has dtype {array.dtype}; it must hold integers"
+        raise TypeError(message)
+    if array.dtype.kind == "u":
+        array = np.minimum(array, np.iinfo(np.int64).max) if array.dtype.itemsize == 8 else array
+    return array.astype(np.int64, copy=False)
 
 
 def _put(target: Array, value: Array, accumulate: bool) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,16 +47,17 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], options: Ma
 
 
 def _replace(path: Path, data: bytes | memoryview) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        # With the permissions of any other file, which those that `tempfile` makes do not have.
+        with temporary.open("xb") as file:
             file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # as open() would have made it; mkstemp makes it private
         os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error  # not the name that nobody has heard of
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -88,16 +90,39 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
 
 
 def _read_npz(path: Path) -> tuple[dict[str, Array], str]:
-    if not zipfile.is_zipfile(path):
-        path.open("rb").close()  # a file that is missing or closed to us is told as such
-        message = "no zip archive"
+    with path.open("rb") as file:  # a file that is missing or closed to us is told as such
+        try:
+            arrays = _entries(file)
+        except OSError as error:  # a damaged archive can point to places where there is no file
+            raise ValueError(str(error)) from error
+    if KEY not in arrays:
+        message = f"no entry {KEY!r}; weights saved by others go through load_state_dict"
         raise ValueError(message)
-    with np.load(path, allow_pickle=False) as archive:
-        if KEY not in archive.files:
-            message = f"no entry {KEY!r}; weights saved by others go through load_state_dict"
+    return arrays, str(arrays.pop(KEY)[()])
+
+
+def _entries(file: IO[bytes]) -> dict[str, Array]:
+    """What `np.savez` wrote. `np.load` makes arrays as large as an entry says, whatever there is."""
+    arrays = {}
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
+        if compressed or sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
+            message = "its entries are compressed or larger than the file; those that fastrnn writes never are"
             raise ValueError(message)
-        text = str(archive[KEY][()])
-        return {name: archive[name] for name in archive.files if name != KEY}, text
+        for entry in entries:
+            with archive.open(entry) as stream:
+                if np.lib.format.read_magic(stream) != (1, 0):
+                    message = f"entry {entry.filename!r} is in another version of the .npy format than 1.0"
+                    raise ValueError(message)
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+                data = stream.read()
+            if dtype.hasobject or 0 in shape or math.prod(shape) * dtype.itemsize != len(data):
+                message = f"entry {entry.filename!r} has {len(data)} bytes for shape {shape} of {dtype}"
+                raise ValueError(message)
+            array = np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+            arrays[entry.filename.removesuffix(".npy")] = array
+    return arrays
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Array], str]:

@@ -337,11 +337,12 @@ class Recurrent(Generic[S]):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
-            if name in self._spec.weight_shapes:
+            spec = getattr(self, "_spec", None)  # a subclass may set attributes before it calls our constructor
+            if spec is not None and name in spec.weight_shapes:
                 with self.edit() as weights:
                     weights[name] = value
                 return
-            if name in self._options:
+            if spec is not None and name in self._options:
                 message = f"{name} is fixed when the layer is made"
                 raise AttributeError(message)
         object.__setattr__(self, name, value)
@@ -354,6 +355,8 @@ class Recurrent(Generic[S]):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write options and weights to a file that `fastrnn.load` makes a layer from.
 
+        Of a subclass, the LSTM, GRU or RNN that it is: what it adds is not written.
+
         Parameters
         ----------
         path : str or path-like
@@ -364,7 +367,7 @@ class Recurrent(Generic[S]):
         ValueError, ImportError
             Another suffix, or .safetensors without the package.
         """
-        _io.write(path, self._now.weights, {"layer": type(self).__name__, "format": 1, "options": self._options})
+        _io.write(path, self._now.weights, {"layer": self._cell.upper(), "format": 1, "options": self._options})
 
     @classmethod
     def _restore(cls: type[R], options: Mapping[str, Any], arrays: Mapping[str, Any]) -> R:
@@ -385,7 +388,11 @@ class Recurrent(Generic[S]):
             message = f"there are {len(arrays)} stored weights; for the stored options there must be {count}"
             raise ValueError(message)
         made._rng = np.random.default_rng()
-        made._commit(_validate.flat_weights(arrays, spec))
+        try:
+            made._commit(_validate.flat_weights(arrays, spec))
+        except TypeError as error:
+            message = f"the stored weights are wrong: {error}"
+            raise ValueError(message) from error
         return made
 
     def __getstate__(self) -> dict[str, Any]:

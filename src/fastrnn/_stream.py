@@ -36,7 +36,11 @@ class Stream:
         self._dtype = spec.dtype
         self._x_shape = (batch, spec.input_size)
         self._y_shape = (1, batch, spec.hidden_size)
-        self._h: Array = np.zeros(_validate.state_shape(spec, batch), spec.dtype)
+        try:
+            self._h: Array = np.zeros(_validate.state_shape(spec, batch), spec.dtype)
+        except ValueError as error:
+            message = f"batch_size is {batch}; a state of that many rows is more than this machine can address"
+            raise ValueError(message) from error
         self._c: Array | None = np.zeros_like(self._h) if spec.cell == "lstm" else None
 
     def step(self, x_t: Any, out: Array | None = None) -> Array:

@@ -73,7 +73,9 @@ class Tape:
         try:
             return self._buffer.pop()
         except IndexError:
-            message = "tape is in use by another call"
+            message = (
+                "tape is in use by another call" if self._ready else "tape has already given its memory to another"
+            )
             raise ValueError(message) from None
 
     def give_back(self, buffer: object, ready: bool) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ._spec import Spec
 
 Array = npt.NDArray[Any]
+MAX_LAYERS = 1 << 16  # each has names and views of its own: a number without bound would take time without bound
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -72,7 +73,7 @@ def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
 
 def dtype_name(value: object) -> str:
     """ "float32" or "float64" from anything NumPy takes for one of them."""
-    with contextlib.suppress(TypeError):
+    with contextlib.suppress(Exception):  # a string can even be a syntax error
         name = np.dtype(value).str  # type: ignore[call-overload]
         for known in ("float32", "float64"):
             if value is not None and name == np.dtype(known).str:
@@ -124,11 +125,14 @@ def spec(cell: str, options: dict[str, Any]) -> Spec:
 
 def sizes(spec: Spec) -> Spec:
     """The spec, if the bytes of its weights can be counted by this machine."""
+    if spec.num_layers > MAX_LAYERS:
+        message = f"num_layers is {spec.num_layers}; it must be at most {MAX_LAYERS}"
+        raise ValueError(message)
     rows = spec.gates * spec.hidden_size
     per_row = spec.hidden_size + (2 if spec.bias else 0)
     inputs = spec.input_size + (spec.num_layers - 1) * spec.directions * spec.hidden_size
     count = spec.directions * rows * (inputs + spec.num_layers * per_row)
-    if count * spec.dtype.itemsize > sys.maxsize:
+    if count * 8 > sys.maxsize:  # initial weights are drawn in float64
         message = (
             f"input_size {spec.input_size}, hidden_size {spec.hidden_size} and num_layers {spec.num_layers} "
             f"ask for {count} weights, more than this machine can address"
@@ -143,7 +147,7 @@ def sizes(spec: Spec) -> Spec:
 
 def real_array(name: str, value: Any, dtype: npt.DTypeLike) -> Array:
     """`value` as an array of `dtype`: itself where it fits, else a converted copy."""
-    array = value if type(value) is np.ndarray else _as_array(name, value)
+    array = value if type(value) is np.ndarray else plain_array(name, value)
     if array.dtype == dtype:
         return array
     if array.dtype.kind not in "biuf":
@@ -152,7 +156,8 @@ def real_array(name: str, value: Any, dtype: npt.DTypeLike) -> Array:
     return array.astype(dtype)
 
 
-def _as_array(name: str, value: Any) -> Array:
+def plain_array(name: str, value: Any) -> Array:
+    """What NumPy makes of a value, of whatever dtype."""
     if isinstance(value, np.ma.MaskedArray):
         message = f"{name} is a masked array; it must be a plain one: `mask` and `lengths` say what is not to be read"
         raise TypeError(message)
@@ -313,9 +318,9 @@ def _state_array(name: str, value: Any, spec: Spec, batch: int, batched: bool, o
     return array if flags.c_contiguous and flags.aligned and not own else array.copy()
 
 
-def lengths(value: Any, steps: int, batch: int, batched: bool, own: bool) -> Array:
-    """Steps per row as int64 (N,): integers from 0 to T."""
-    array = value if type(value) is np.ndarray else _as_array("lengths", value)
+def lengths(value: Any, steps: int, batch: int, batched: bool) -> Array:
+    """Steps per row as int64 (N,): integers from 0 to T. A copy, which no other thread can change during the call."""
+    array = value if type(value) is np.ndarray else plain_array("lengths", value)
     if array.dtype.kind not in "iu" and not (array.size == 0 and array.dtype == np.float64):
         message = f"lengths has dtype {array.dtype}; it must hold integers"
         raise TypeError(message)
@@ -323,13 +328,12 @@ def lengths(value: Any, steps: int, batch: int, batched: bool, own: bool) -> Arr
     if array.size and not 0 <= (low := int(array.min())) <= (high := int(array.max())) <= steps:
         message = f"lengths holds {low if low < 0 else high}; every entry must be from 0 to T = {steps}"
         raise ValueError(message)
-    array = array.reshape(batch)
-    return np.array(array, dtype=np.int64) if own else np.ascontiguousarray(array, dtype=np.int64)
+    return np.array(array.reshape(batch), dtype=np.int64)
 
 
 def flags(name: str, value: Any, steps: int, batch: int, batched: bool, batch_first: bool, own: bool) -> Array:
     """reset or mask as C-contiguous bool (T, N)."""
-    array = value if type(value) is np.ndarray else _as_array(name, value)
+    array = value if type(value) is np.ndarray else plain_array(name, value)
     if array.dtype != np.bool_ and not (array.size == 0 and array.dtype == np.float64):
         message = f"{name} has dtype {array.dtype}; it must be bool"
         raise TypeError(message)
@@ -353,7 +357,7 @@ def dropout_masks(value: Any, spec: Spec, steps: int, batch: int, batched: bool)
 
 def rows(value: Any, batch: int) -> Array:
     """Row numbers of a batch from an integer, an integer array or a bool mask (N,)."""
-    array = _as_array("rows", value)
+    array = plain_array("rows", value)
     if array.dtype == np.bool_ and array.shape == (batch,):
         return np.flatnonzero(array)
     array = np.atleast_1d(array)
@@ -417,7 +421,7 @@ def spec_of_weights(cell: str, weights: Any, nonlinearity: str = "tanh", reset_a
     """Sizes and options that a mapping of PyTorch-named weights implies."""
     try:
         names = {str(name) for name in weights.keys()}  # noqa: SIM118
-        first = [_as_array(name, weights[name]) for name in ("weight_ih_l0", "weight_hh_l0")]
+        first = [plain_array(name, weights[name]) for name in ("weight_ih_l0", "weight_hh_l0")]
     except (AttributeError, KeyError) as error:
         what = f"a {type(weights).__name__} without weight_ih_l0 and weight_hh_l0"
         message = f"weights is {what}; it must be a mapping with both"
@@ -435,7 +439,7 @@ def spec_of_weights(cell: str, weights: Any, nonlinearity: str = "tanh", reset_a
         "num_layers": layers,
         "bias": "bias_ih_l0" in names,
         "bidirectional": "weight_ih_l0_reverse" in names,
-        "dtype": np.float64 if any(array.dtype == np.float64 for array in first) else np.float32,
+        "dtype": np.float64 if any(array.dtype.newbyteorder("=") == np.float64 for array in first) else np.float32,
         "nonlinearity": nonlinearity,
         "reset_after": reset_after,
     }

@@ -24,9 +24,10 @@ class Weights(Mapping[str, Array]):
         layer, writeable for gradients.
     """
 
-    __slots__ = ("_flat", "_views")
+    __slots__ = ("_flat", "_spec", "_views")
 
     def __init__(self, spec: Spec, flat: Array) -> None:
+        self._spec = spec
         self._flat = flat
         visible = flat.view()
         visible.flags.writeable = False
@@ -45,9 +46,19 @@ class Weights(Mapping[str, Array]):
     def __len__(self) -> int:
         return len(self._views)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copied or pickled arrays are writeable, and those that were views are not any more.
+        return _restored, (self._spec, self._flat, self._flat.flags.writeable)
+
     def __repr__(self) -> str:
         lines = (f"    {name}: {self._views[name].shape}" for name in self)
         return "\n".join((f"{type(self).__name__} of {self._flat.dtype}, {self._flat.size} in all", *lines))
+
+
+def _restored(spec: Spec, flat: Array, writeable: bool) -> Weights:
+    if not writeable:
+        flat.flags.writeable = False
+    return Weights(spec, flat)
 
 
 class Scratch(MutableMapping[str, Array]):

@@ -249,6 +249,8 @@ def backward(
         if out is not None:  # what was handed in may be a part of `out`: the next chunk's grads.state, for instance
             dy, dhn, dcn = (a if a is None or not _shares(out, a) else a.copy() for a in (dy, dhn, dcn))
         grads.fit(tape)
+        if out is not None and _shares(out, cast(Array, tape.x)):
+            tape.x = cast(Array, tape.x).copy()
         _module(tape.packed).backward(
             tape.packed, buffer, cast(Array, tape.x), cast(Array, tape.y), tape.h0, tape.c0, dy, dhn, dcn,
             grads.dx, grads.dh0, grads.dc0, grads.flat, tape.lengths, tape.reset, tape.mask, tape.dropout,
@@ -331,7 +333,7 @@ def _optional(
     """Check what most calls leave out; `own` copies what is kept beyond the call."""
     h0, c0 = (None, None) if state is None else _validate.state("state", state, spec, batch, batched, own)
     if lengths is not None:
-        lengths = _validate.lengths(lengths, steps, batch, batched, own)
+        lengths = _validate.lengths(lengths, steps, batch, batched)
     if reset is not None:
         reset = _validate.flags("reset", reset, steps, batch, batched, batch_first, own)
     if mask is not None:

@@ -16,16 +16,16 @@ Letters: T steps, N batch, I input width, H hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from math import isfinite, sqrt
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _validate
-from ._dense import Embedding, Linear
+from ._dense import Embedding, Linear, integers
 
 __all__ = [
     "SGD",
@@ -174,7 +174,7 @@ def mean_squared_error(
     return loss, gradient
 
 
-def clip_grad_norm(gradients: Flat | Sequence[Flat], max_norm: float, *, error_if_nonfinite: bool = False) -> float:
+def clip_grad_norm(gradients: Flat | Iterable[Flat], max_norm: float, *, error_if_nonfinite: bool = False) -> float:
     """Scale gradients in place so that their joint Euclidean norm is at most max_norm (Pascanu et al. 2013).
 
     Parameters
@@ -194,13 +194,15 @@ def clip_grad_norm(gradients: Flat | Sequence[Flat], max_norm: float, *, error_i
 
     Raises
     ------
+    TypeError
+        If an argument is not of its kind.
     ValueError
         If max_norm is not greater than 0, or the norm is not finite and error_if_nonfinite is set.
     """
-    if not max_norm > 0:
+    if not _number("max_norm", max_norm) > 0:
         message = f"max_norm is {max_norm!r}; it must be greater than 0"
         raise ValueError(message)
-    flats = [item.flat for item in (gradients if isinstance(gradients, Sequence) else [gradients])]
+    flats = _flats(gradients)
     with np.errstate(over="ignore", invalid="ignore"):
         squares = sum(float(np.dot(flat, flat)) for flat in flats)
         if not isfinite(squares):  # the squares of float32 overflow from 1.8e19 on
@@ -237,7 +239,7 @@ class _Optimizer:
         _check_range("lr", value, 0.0, float("inf"))
         self._lr = float(value)
 
-    def step(self, gradients: Sequence[Flat]) -> None:
+    def step(self, gradients: Iterable[Flat]) -> None:
         """Change every layer's weights once.
 
         Parameters
@@ -250,19 +252,20 @@ class _Optimizer:
         ValueError
             If their number or sizes do not fit the layers; then no weight has changed.
         """
-        if len(gradients) != len(self.layers):
-            message = f"gradients has {len(gradients)} entries; it must have one for each of {len(self.layers)} layers"
+        flats = _flats(gradients)
+        if len(flats) != len(self.layers):
+            message = f"gradients has {len(flats)} entries; it must have one for each of {len(self.layers)} layers"
             raise ValueError(message)
-        for index, (grads, slots) in enumerate(zip(gradients, self._slots, strict=True)):
-            if grads.flat.shape != slots[0].shape:
-                message = f"gradients[{index}] is of {grads.flat.size} weights; its layer has {slots[0].size}"
+        for index, (flat, slots) in enumerate(zip(flats, self._slots, strict=True)):
+            if flat.shape != slots[0].shape:
+                message = f"gradients[{index}] is of {flat.size} weights; its layer has {slots[0].size}"
                 raise ValueError(message)
         self.steps += 1
-        for layer, grads, slots in zip(self.layers, gradients, self._slots, strict=True):
+        for layer, flat, slots in zip(self.layers, flats, self._slots, strict=True):
             with layer.edit() as weights:
-                for start in range(0, grads.flat.size, _BLOCK):
+                for start in range(0, flat.size, _BLOCK):
                     part = slice(start, start + _BLOCK)
-                    self._update(weights.flat[part], grads.flat[part], [slot[part] for slot in slots])
+                    self._update(weights.flat[part], flat[part], [slot[part] for slot in slots])
 
     def _update(self, w: Array, g: Array, slots: list[Array]) -> None:
         """Change w and slots in place, never g."""
@@ -330,6 +333,9 @@ class Adam(_Optimizer):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
+        if np.shape(betas) != (2,):
+            message = f"betas is {betas!r}; it must be a pair of numbers"
+            raise TypeError(message)
         _check_range("betas[0]", betas[0], 0.0, 1.0)
         _check_range("betas[1]", betas[1], 0.0, 1.0)
         _check_range("eps", eps, 0.0, float("inf"))
@@ -356,28 +362,45 @@ class Adam(_Optimizer):
         w -= change
 
 
+def _flats(gradients: Flat | Iterable[Flat]) -> list[Array]:
+    """The buffers of one layer's gradients or several layers'."""
+    several = [gradients] if hasattr(gradients, "flat") else list(gradients)
+    flats = [getattr(item, "flat", None) for item in several]
+    for item, flat in zip(several, flats, strict=True):
+        if not isinstance(flat, np.ndarray):
+            message = f"gradients holds a {type(item).__name__}; it must hold what the layers' backward returned"
+            raise TypeError(message)
+    return cast(list[Array], flats)
+
+
+def _number(name: str, value: float) -> float:
+    if not isinstance(value, int | float | np.integer | np.floating):
+        message = f"{name} is a {type(value).__name__}; it must be a number"
+        raise TypeError(message)
+    return float(value)
+
+
 def _check_range(name: str, value: float, low: float, end: float) -> None:
-    if not low <= value < end:
+    if not low <= _number(name, value) < end:
         message = f"{name} is {value!r}; it must be in [{low:g}, {end:g})"
         raise ValueError(message)
 
 
 def _real(name: str, value: npt.ArrayLike) -> Array:
     """As an array of float32 or float64."""
-    dtype = np.float64 if getattr(value, "dtype", None) == np.float64 else np.float32
+    given = getattr(value, "dtype", None)
+    wide = isinstance(given, np.dtype) and given.newbyteorder("=") == np.float64
+    dtype = np.float64 if wide else np.float32
     return _validate.real_array(name, value, dtype)
 
 
 def _targets(targets: npt.ArrayLike, shape: tuple[int, ...], classes: int, ignore_index: int) -> Array:
     """As a flat int64 array whose every entry is a class or ignore_index."""
-    wanted = np.asarray(targets)
+    wanted = integers("targets", targets)
     if wanted.shape != shape:
         message = f"targets has shape {wanted.shape}; it must have the shape of logits without its last axis, {shape}"
         raise ValueError(message)
-    if wanted.size and wanted.dtype.kind not in "iu":
-        message = f"targets has dtype {wanted.dtype}; it must hold integers"
-        raise TypeError(message)
-    flat = wanted.reshape(-1).astype(np.int64, copy=False)
+    flat = wanted.reshape(-1)
     bad = ((flat < 0) | (flat >= classes)) & (flat != ignore_index)
     if bad.any():
         message = f"targets has an entry {flat[bad][0]}; each must be in [0, {classes}) or ignore_index {ignore_index}"

@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 
 MODULES = {"cpp": "_core", "numba": "_numba", "numpy": "_numpy"}  # in the order of the automatic choice
 VARIABLE = "FASTRNN_BACKEND"
+THREADS = "FASTRNN_NUM_THREADS"
 HINTS = {
     "cpp": "it was not built: install a wheel, or the source with a C++20 compiler and without FASTRNN_PURE",
     "numba": 'Numba is not installed: pip install "fastrnn[numba]"',
@@ -77,7 +78,8 @@ def load(name: str) -> Backend:
     Raises
     ------
     ValueError
-        The name is unknown, or `FASTRNN_ISA` names an instruction set that is absent or cannot run here.
+        The name is unknown, `FASTRNN_ISA` names an instruction set that is absent or cannot run here, or
+        `FASTRNN_NUM_THREADS` is no number of threads.
     ImportError
         The backend exists but cannot be used on this installation.
     """
@@ -92,6 +94,8 @@ def load(name: str) -> Backend:
         # differently, and the first reason is the true one.
         if name not in _failed:
             try:
+                if name == "cpp":
+                    _check_threads(os.environ.get(THREADS))
                 _loaded[name] = cast(Backend, importlib.import_module(f".{MODULES[name]}", __name__))
                 return _loaded[name]
             except (ImportError, ValueError) as error:
@@ -101,6 +105,13 @@ def load(name: str) -> Backend:
         message = f"backend {name!r} cannot be used: {HINTS.get(name) if _is_absent(name) else reason}"
         raise ImportError(message) from reason
     raise ValueError(*reason.args) from reason
+
+
+def _check_threads(text: str | None) -> None:
+    """The core reads the variable itself, but cannot say what is wrong with it."""
+    if text and not (text.isascii() and text.isdigit() and text.strip("0")):
+        message = f"{THREADS} is {text!r}; it must be a positive integer"
+        raise ValueError(message)
 
 
 def _is_absent(name: str) -> bool:
