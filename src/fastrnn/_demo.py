@@ -260,9 +260,9 @@ def _compare(options: Namespace, alphabet: str, rows: tuple[Array, Array]) -> di
 def _blas_for(backend: str) -> AbstractContextManager[object]:
     """One thread for NumPy's BLAS unless the NumPy backend computes: threadpoolctl's limit, if there is threadpoolctl.
 
-    After a product the BLAS's threads wait for the next one by spinning, on the CPUs where ours should run: with two of
-    them on two CPUs the compiled backend trained at 17 000 characters/s instead of 30 000. All that is left to the BLAS is
-    the output layer, 5 % of the work.
+    After a product the BLAS's threads wait for the next one by spinning, on the CPUs where ours should run: on two CPUs
+    the compiled backend then trained at 17 000 characters/s instead of 30 000. The BLAS is left the output layer, a
+    twentieth of the work.
     """
     if backend == "numpy":
         return nullcontext()
