@@ -11,3 +11,12 @@ if(TARGET _core AND NOT APPLE)
            COMMAND "${CMAKE_COMMAND}" "-DNM=${CMAKE_NM}" "-DMODULE=$<TARGET_FILE:_core>" -P
                    "${PROJECT_SOURCE_DIR}/cmake/check_module_symbols.cmake")
 endif()
+
+# The C interface, from C: the header is C99, and bad arguments get a status.
+enable_language(C)
+add_executable(test_api tests/core/test_api.c ${FASTRNN_OBJECTS})
+set_target_properties(test_api PROPERTIES C_STANDARD 99 C_EXTENSIONS OFF LINKER_LANGUAGE CXX)
+target_compile_options(test_api PRIVATE $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -pedantic -Werror>)
+target_include_directories(test_api PRIVATE csrc/include)
+target_link_libraries(test_api PRIVATE Threads::Threads)
+add_test(NAME core_api COMMAND test_api)

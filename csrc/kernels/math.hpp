@@ -133,7 +133,7 @@ struct Clamp {
   static FR_INLINE V gate(V x) { return at_least(at_most(x, T(1)), T(-1)); }
   static FR_INLINE V cell(V x) { return gate(x); }
   static FR_INLINE V gate_cell(V a, V b) { return gate(a) * gate(b); }
-  static FR_INLINE V gate_slope(V a) { return (a > T(-1)) & (a < T(1)) ? set1<T>(T(1)) : V{}; }
+  static FR_INLINE V gate_slope(V a) { return ((a > T(-1)) & (a < T(1))) ? set1<T>(T(1)) : V{}; }
   static FR_INLINE V cell_slope(V a) { return gate_slope(a); }
 };
 
