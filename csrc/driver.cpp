@@ -147,7 +147,7 @@ void run_forward(const Plan& plan, const fastrnn_forward_args& a) noexcept {
     if (io.layer == last) break;
     io.x = io.y;
     if (a.dropout == nullptr) continue;
-    parallel(1, 1, [&](int64_t) { apply_dropout(plan, memory.dropped, y, a.dropout, io.layer); });
+    apply_dropout(plan, memory.dropped, y, a.dropout, io.layer);
     io.x = dense(plan, memory.dropped);
   }
 }

@@ -197,9 +197,7 @@ void run_backward(const Plan& plan, const fastrnn_backward_args& a) noexcept {
     io.x = first ? operand(plan, a.x, a.x_t, a.x_n) : dense(plan, below);
     io.dx = first ? operand(plan, a.dx, a.dx_t, a.dx_n) : dense(plan, dbelow);
     if (!first && a.dropout != nullptr) {
-      parallel(1, 1, [&](int64_t) {
-        apply_dropout(plan, memory.dropped, below, a.dropout, io.layer - 1);
-      });
+      apply_dropout(plan, memory.dropped, below, a.dropout, io.layer - 1);
       io.x = dense(plan, memory.dropped);
     }
     if (io.dx.base != nullptr && (a.lengths != nullptr || a.mask != nullptr)) {
@@ -211,8 +209,7 @@ void run_backward(const Plan& plan, const fastrnn_backward_args& a) noexcept {
     backward_layer(plan, a, memory, tape, io);
     if (first) break;
     if (a.dropout != nullptr) {
-      parallel(1, 1,
-               [&](int64_t) { apply_dropout(plan, dbelow, dbelow, a.dropout, io.layer - 1); });
+      apply_dropout(plan, dbelow, dbelow, a.dropout, io.layer - 1);
     }
     io.dy = dense(plan, dbelow);
   }

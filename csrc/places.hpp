@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "fastrnn/fastrnn.h"
+#include "fpmode.hpp"
 #include "plan.hpp"
 
 namespace fastrnn {
@@ -58,6 +59,7 @@ inline void multiply(T* to, const T* a, const T* b, int64_t count) {
 }
 inline void apply_dropout(const Plan& plan, void* to, const void* from, const void* masks,
                           int64_t boundary) {
+  const FlushSubnormals flush;
   const int64_t count = plan.p.T * plan.p.N * plan.p.D * plan.p.H;
   const char* mask = bytes(masks) + boundary * count * plan.item;
   if (plan.p.dtype == FASTRNN_F32) {

@@ -17,6 +17,10 @@ bool is_cut(const Sequence& seq, int64_t t, int64_t n) {
   return boundary < length && seq.reset[boundary * seq.N + n] != 0;
 }
 
+bool is_processed(const Sequence& seq, int64_t t, int64_t n) {
+  return seq.mask == nullptr || seq.mask[t * seq.N + n] != 0;
+}
+
 struct Cursor {
   int64_t row, held;
 };
@@ -25,7 +29,7 @@ void add_row(RowSource& source, RowTables& tables, Cursor& at_row, int64_t t, in
   const bool cut = is_cut(source.seq, t, n);
   const void* h = cut ? source.zero : source.h_of[n];
   char* y = at(source.y, t, n);
-  if (source.seq.mask != nullptr && source.seq.mask[t * source.seq.N + n] == 0) {
+  if (!is_processed(source.seq, t, n)) {
     const int64_t i = at_row.held++;
     tables.held_h[i] = h;
     tables.held_y[i] = y;
@@ -51,10 +55,6 @@ void add_row(RowSource& source, RowTables& tables, Cursor& at_row, int64_t t, in
   tables.dx[i] = at(source.dx, t, n);
   tables.n[i] = n;
   tables.cut[i] = cut;
-}
-
-bool is_processed(const Sequence& seq, int64_t t, int64_t n) {
-  return seq.mask == nullptr || seq.mask[t * seq.N + n] != 0;
 }
 
 }  // namespace

@@ -51,7 +51,7 @@ CPP_ARROWS: dict[str, set[str]] = {
     "api": {"fastrnn", "plan", "driver", "threads", "cpu"},
     "driver": {"fastrnn", "plan", "places", "rows", "threads", "table"},
     "driver_backward": {"driver", "plan", "places", "rows", "threads", "table"},
-    "places": {"fastrnn", "plan"},
+    "places": {"fastrnn", "fpmode", "plan"},
     "plan": {"cores", "fastrnn", "rows", "cpu", "table"},
     "rows": set(),
     "threads": {"cores", "fpmode", "team"},
