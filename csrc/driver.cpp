@@ -61,7 +61,7 @@ void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const Forw
   if (plan.projects(io.layer))
     f.projection = bytes(memory.projection[d]) + slice * memory.projection_bytes;
   f.scratch = bytes(memory.scratch[d]) + slice * memory.scratch_bytes;
-  f.team = {0, 1, nullptr};
+  f.team = {0, 1, nullptr, 0, 0};
 }
 
 void finish_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
@@ -78,9 +78,10 @@ void forward_layer(const Plan& plan, const fastrnn_forward_args& a, const Forwar
     for (int64_t d = 0; d < plan.p.D; ++d) {
       ForwardCall call;
       prepare_forward(plan, a, memory, tape, io, d, 0, call);
-      team(plan.threads, [&](int member, int size, Barrier& barrier) {
+      Phases phases(plan.threads);
+      team(plan.threads, [&](int member) {
         ForwardArgs mine = call.args;
-        mine.team = {member, size, &barrier};
+        mine.team = {member, plan.threads, &phases, 0, 0};
         kernel(mine);
       });
       finish_forward(plan, a, memory, io.layer, d, call.source);

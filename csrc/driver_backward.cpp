@@ -77,7 +77,7 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
   b.drh = memory.drh[d];
   b.last_product = a.dh0 != nullptr || a.dc0 != nullptr;
   b.n_end = plan.p.N;
-  b.team = {0, 1, nullptr};
+  b.team = {0, 1, nullptr, 0, 0};
   begin_gradients(plan, state_at(plan, a.dhn, io.layer, d), b.dh, source.c_row);
   begin_gradients(plan, state_at(plan, a.dcn, io.layer, d), b.dc, source.c_row);
 }
@@ -86,9 +86,10 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
 void backward_steps(const Plan& plan, const BackwardCall* calls) {
   if (plan.hidden_split) {
     for (int64_t d = 0; d < plan.p.D; ++d) {
-      team(plan.threads, [&](int member, int size, Barrier& barrier) {
+      Phases phases(plan.threads);
+      team(plan.threads, [&](int member) {
         BackwardArgs mine = calls[d].args;
-        mine.team = {member, size, &barrier};
+        mine.team = {member, plan.threads, &phases, 0, 0};
         plan.kernels->backward(mine);
       });
     }

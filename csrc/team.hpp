@@ -1,11 +1,13 @@
-// What kernels need of the thread pool: a place to meet. (threads.hpp has more than a kernel unit may include.)
+// What kernels need of the thread pool: the next item of work that a team shares. (threads.hpp has more than a kernel unit may
+// include.)
 #pragma once
 
 #include "types.hpp"
 
 namespace fastrnn {
 
-// Returns when every member of the team has called it; everything written before is then visible to all.
-void team_wait(const Team& team) noexcept;
+// The next item of [0, count) for this member of the team, or -1 when all of them are done, by whomever; what they wrote is
+// then visible, and the next call is about the next phase. (Phases in threads.hpp.)
+int64_t team_claim(Team& team, int64_t count) noexcept;
 
 }  // namespace fastrnn

@@ -214,67 +214,80 @@ void parallel_for(int threads, int64_t count, void (*task)(void* context, int64_
   p->release();
 }
 
-void team_wait(const Team& team) noexcept { static_cast<Barrier*>(team.barrier)->wait(); }
-
-void Barrier::wait() noexcept {
-  if (members_ == 1) return;
-  const uint32_t phase = phase_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == members_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    phase_.notify_all();
-    return;
-  }
-  wait_change(phase_, phase);
+int64_t team_claim(Team& team, int64_t count) noexcept {
+  return static_cast<Phases*>(team.phases)->claim(team, count);
 }
 
 namespace {
 
-// A team enrols while the gate is open. Whoever claims a ticket after it closed has no part and returns at once.
-struct Gathering {
-  void (*task)(void*, int, int, Barrier&);
-  void* context;
-  int threads;
-  std::atomic<int> enrolled{1};   // the caller is member 0
-  std::atomic<uint32_t> size{0};  // 0: the gate is open
-  Barrier barrier;
-};
-constexpr int closed = 1 << 16;
-
-void join_team(void* context, int64_t) {
-  Gathering& t = *static_cast<Gathering*>(context);
-  const int member = t.enrolled.fetch_add(1, std::memory_order_acq_rel);
-  if (member >= closed) return;
-  wait_change(t.size, 0);
-  t.task(t.context, member, static_cast<int>(t.size.load(std::memory_order_relaxed)), t.barrier);
-}
-
-void lead_team(Gathering& t) {
-  for (int i = 0; i < spins && t.enrolled.load(std::memory_order_relaxed) < t.threads; ++i) pause();
-  const int size = t.enrolled.fetch_add(closed, std::memory_order_acq_rel);
-  t.barrier.set_size(size);
-  t.size.store(static_cast<uint32_t>(size), std::memory_order_release);
-  t.size.notify_all();
-  t.task(t.context, 0, size, t.barrier);
+// Share s of [0, count) as equal as can be.
+int64_t share_begin(int64_t count, int64_t shares, int64_t s) noexcept {
+  return count * s / shares;
 }
 
 }  // namespace
 
-void run_team(int threads, void (*task)(void* context, int member, int team, Barrier& barrier),
-              void* context) noexcept {
+// An item of one share, or -1 if all of them are claimed (or the phase is over). The first to come in a phase finds the word of
+// an older one: nobody need reset it.
+int64_t Phases::claim_from(int share, uint64_t phase, int64_t count) noexcept {
+  const int64_t begin = share_begin(count, members_, share);
+  const uint64_t size = static_cast<uint64_t>(share_begin(count, members_, share + 1) - begin);
+  std::atomic<uint64_t>& claimed = shares_[share].claimed;
+  uint64_t word = claimed.load(std::memory_order_relaxed);
+  for (;;) {
+    if (word >> 32 > phase) return -1;
+    const uint64_t taken = word >> 32 == phase ? word & 0xffffffffu : 0;
+    if (taken >= size) return -1;
+    if (claimed.compare_exchange_weak(word, phase << 32 | (taken + 1), std::memory_order_acq_rel,
+                                      std::memory_order_relaxed))
+      return begin + static_cast<int64_t>(taken);
+  }
+}
+
+int64_t Phases::claim(Team& mine, int64_t count) noexcept {
+  const uint32_t phase = mine.phase;
+  if (phase_.load(std::memory_order_acquire) == phase) {
+    for (int i = 0; i < members_; ++i) {
+      const int share = (mine.member + i) % members_;
+      const int64_t item = claim_from(share, phase, count);
+      if (item < 0) continue;
+      ++mine.taken;
+      return item;
+    }
+    // Reported together, once a phase: one line moves between cores, not one for each item.
+    const int64_t taken = mine.taken;
+    if (taken > 0 && done_.fetch_add(taken, std::memory_order_acq_rel) + taken == count) {
+      done_.store(0, std::memory_order_relaxed);
+      phase_.store(phase + 1, std::memory_order_release);
+      phase_.notify_all();
+    } else {
+      wait_change(phase_, phase);
+    }
+  }
+  mine.taken = 0;
+  ++mine.phase;
+  return -1;
+}
+
+void run_team(int threads, void (*task)(void* context, int member), void* context) noexcept {
   const FlushSubnormals flush;
-  Gathering t;
-  t.task = task;
-  t.context = context;
-  t.threads = threads;
   int workers = threads - 1;
   Pool* p = take_pool(workers);
   if (p == nullptr) {
-    task(context, 0, 1, t.barrier);
+    task(context, 0);
     return;
   }
-  t.threads = workers + 1;
-  p->run(workers, workers, {join_team, &t}, [&t] { lead_team(t); });
+  struct Members {
+    void (*task)(void*, int);
+    void* context;
+  } members{task, context};
+  p->run(workers, workers,
+         {[](void* c, int64_t left) {
+            const Members& m = *static_cast<Members*>(c);
+            m.task(m.context, static_cast<int>(left) + 1);
+          },
+          &members},
+         [&] { task(context, 0); });
   p->release();
 }
 

@@ -1,4 +1,4 @@
-// The pool: independent tasks that threads claim, and teams that meet at a barrier.
+// The pool: independent tasks that threads claim, and teams that share one task phase by phase.
 //
 // Workers are started when first wanted and kept; between calls they spin a bounded while, then sleep on a futex (through
 // std::atomic::wait). A call that finds the pool busy runs alone. A thread that cannot be created is one fewer. A forked
@@ -10,6 +10,9 @@
 #include <atomic>
 #include <cstdint>
 
+#include "cores.hpp"
+#include "types.hpp"
+
 namespace fastrnn {
 
 int get_num_threads() noexcept;
@@ -20,21 +23,33 @@ void set_num_threads(int threads) noexcept;  // clamped to 1 or more
 void parallel_for(int threads, int64_t count, void (*task)(void* context, int64_t index),
                   void* context) noexcept;
 
-// Where the members of a team wait for each other.
-class Barrier {
+// Work that the members of a team share, phase by phase: the items of a phase, [0, count), are claimed one by one, each member
+// its own share first, so that its weights stay in its cache, then what others have not begun. A phase ends when its items
+// are done, not when all members have come: one that lost its core holds up the others for the one item it holds, and finds
+// its way back by passing over the phases that ended without it.
+class Phases {
  public:
-  void set_size(int members) noexcept { members_ = static_cast<uint32_t>(members); }
-  void wait() noexcept;
+  explicit Phases(int members) noexcept : members_(members) {}
+
+  // The next item for this member, or -1: all are done, by whomever, and what they wrote is visible; the next call is about
+  // the next phase. All members ask for the same phases in the same order.
+  int64_t claim(Team& mine, int64_t count) noexcept;
 
  private:
-  uint32_t members_ = 1;
-  std::atomic<uint32_t> arrived_{0}, phase_{0};
+  int64_t claim_from(int share, uint64_t phase, int64_t count) noexcept;
+
+  struct alignas(64) Share {
+    std::atomic<uint64_t> claimed{0};  // phase above, claimed items of this share below
+  };
+  const int members_;
+  alignas(64) std::atomic<uint32_t> phase_{0};  // the one that is open
+  alignas(64) std::atomic<int64_t> done_{0};    // its finished items
+  Share shares_[most_threads];
 };
 
-// Calls task(context, member, team, barrier) on each of the threads that came within a bounded while: team members, at most
-// `threads`, at least the caller. Members run at the same time and may meet at the barrier.
-void run_team(int threads, void (*task)(void* context, int member, int team, Barrier& barrier),
-              void* context) noexcept;
+// Calls task(context, member) on the caller, member 0, and on up to `threads` - 1 workers, members 1 and up, as they come: on all
+// of them or on none but the caller. What they share is a Phases of `threads` members.
+void run_team(int threads, void (*task)(void* context, int member), void* context) noexcept;
 
 // The same for callables; the type is erased without allocation.
 template <class Task>
@@ -46,11 +61,7 @@ void parallel(int threads, int64_t count, Task&& task) noexcept {
 template <class Task>
 void team(int threads, Task&& task) noexcept {
   run_team(
-      threads,
-      [](void* context, int member, int size, Barrier& barrier) {
-        (*static_cast<Task*>(context))(member, size, barrier);
-      },
-      &task);
+      threads, [](void* context, int member) { (*static_cast<Task*>(context))(member); }, &task);
 }
 
 }  // namespace fastrnn

@@ -78,10 +78,12 @@ struct RowSource {
   int64_t tape_rows;  // rows counted so far
 };
 
-// Threads that share one call's hidden units and meet after each step; size 1: alone, and barrier is not looked at.
+// One of the threads that share a call's hidden units, phase by phase (team.hpp); size 1: alone, phases is not looked at.
 struct Team {
   int member, size;
-  void* barrier;
+  void* phases;
+  uint32_t phase;  // the one this member is in
+  int64_t taken;   // items of it that this member has claimed
 };
 
 struct ForwardArgs {
@@ -94,7 +96,7 @@ struct ForwardArgs {
   void* projection;    // [panels][chunk*N][X*lanes], or null: x enters the step's own product
   void* gates;         // tape: [panels][R][4*lanes]; RNN: none. Null without tape
   void* scratch;       // GRU with reset before: z, n and r*h, 3 x [slice][Hp]
-  Team team;           // member 0 tables the rows; each takes a share of the panels
+  Team team;           // whose members share the panels
 };
 
 struct BackwardArgs {
@@ -112,7 +114,7 @@ struct BackwardArgs {
   void* drh;               // likewise: [N][Hp]
   bool last_product;       // false: dh before the first step is not wanted
   int64_t n_begin, n_end;  // the batch slice; the tables hold all rows
-  Team team;               // each member takes a share of the hidden units, in blocks of 4*lanes
+  Team team;               // whose members share the hidden units, in blocks of 4*lanes
 };
 
 struct InputGradArgs {

@@ -118,7 +118,7 @@ FR_INLINE void outer_product(const WeightGradArgs& g, int64_t begin, int64_t end
   const int64_t R = g.layout.rows, block = block_rows<T>(K);
   for (int64_t row = 0; row < R || row == 0; row += block) {
     const int64_t count = min_of(block, R - row);
-    for_panels<C>(g.layout, begin, end, [&](auto nv, int64_t p, int64_t) FR_FLAT {
+    for_panels<C>(g.layout, {begin, end}, [&](auto nv, int64_t p, int64_t) FR_FLAT {
       constexpr int NV = decltype(nv)::value;
       T* to = static_cast<T*>(g.panels) + p * sums_size<C>(g.layout);
       const int64_t stride = (C::interleaved ? 4 : NV) * VL;
@@ -231,7 +231,7 @@ void weight_grad(const WeightGradArgs& args, int64_t panel_begin, int64_t panel_
   outer_product<C, typename S::U>(
       g, panel_begin, panel_end, H, [&](int64_t row) { return g.h + row; }, after_x);
   if constexpr (C::two_phase) outer_product_rh<C>(g, panel_begin, panel_end);
-  for_panels<C>(g.layout, panel_begin, panel_end, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
+  for_panels<C>(g.layout, {panel_begin, panel_end}, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
     const int64_t size = sums_size<C>(g.layout);
     const int64_t biases = (C::interleaved ? size - 4 * VL : (I + H) * NV * VL);

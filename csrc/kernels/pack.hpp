@@ -98,9 +98,9 @@ void pack(const PackArgs& args, int64_t share, int64_t shares) {
   const PackArgs a = args;
   if (a.forward != nullptr) {
     const Range panels = share_of(a.layout.panels, share, shares);
-    for_panels<C>(a.layout, panels.begin, panels.end,
-                  [&](auto nv, int64_t p, int64_t unit)
-                      FR_FLAT { pack_forward_panel<C, decltype(nv)::value>(a, p, unit); });
+    for_panels<C>(a.layout, panels, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
+      pack_forward_panel<C, decltype(nv)::value>(a, p, unit);
+    });
   }
   using S = PanelSlots<C, C::interleaved ? 4 : 1>;
   const int64_t H = a.layout.H, Hp = a.layout.hidden_padded;

@@ -1,7 +1,7 @@
 // Back-propagation through time (Werbos 1990) for one {layer, direction, batch slice}: what must be sequential, and no more.
 //
-//   for step, last to first:   dh += dy;  the cell's derivatives -> dG, dc, and what of dh bypasses the product (GRU)
-//                              dh  = dG U (+ bypass)            rows cut by a reset: dh = dc = 0
+//   for step, last to first:   dh  = dG U (+ bypass) of the step behind;  rows cut by a reset: dh = dc = 0
+//                              dh += dy;  the cell's derivatives -> dG, dc, and what of dh bypasses the product (GRU)
 //
 //   dG   [panels][R][4*VL], the tape's own layout (in place when the tape is consumed); dh, dc [N][Hp] between steps
 //   U    panels [q][(p, gate, v)][4*VL], q over hidden columns: the k order of dG, so that rows of dG are broadcast as they lie
@@ -200,50 +200,69 @@ void held_rows(const BackwardArgs& b, int64_t step, Range units) {
   }
 }
 
-template <class C, class P>
-FR_INLINE void backward_loop(const BackwardArgs& b) {
+// dh of a range of units, once dG of the step is complete: the state's gradient before the step.
+template <class C>
+FR_INLINE void state_grad(const BackwardArgs& b, int64_t step, Range units) {
   using T = typename C::Element;
   using U = typename PanelSlots<C, C::interleaved ? 4 : 1>::U;
-  constexpr int block = 4 * lanes<T>;
-  const int64_t H = b.layout.H, Hp = b.layout.hidden_padded, K = H * U::count;
-  const Range blocks = share_of((Hp + block - 1) / block, b.team.member, b.team.size);
-  const Range units{blocks.begin * block, min_of(blocks.end * block, Hp)};
-  const T* u = static_cast<const T*>(b.packed);
+  const StepRows rows = rows_of(b, step);
   const GateView<T> view =
       view_of<T>(b.layout, b.dgates, C::interleaved, 0, U::count, U::at[U::count - 1]);
-  const bool reset = b.rows->seq.reset != nullptr, mask = b.rows->seq.mask != nullptr;
-  for (int64_t step = b.rows->seq.T - 1; step >= 0; --step) {
-    if (mask) held_rows<T>(b, step, units);
-    const StepRows rows = rows_of(b, step);
-    const int64_t count = rows.end - rows.begin, tape_row = rows.begin + rows.to_tape;
-    const int64_t* n = b.tables.n + rows.begin;
-    for_units<C>(b, rows, units, [&](const BackwardRow<T>& at, int64_t, int64_t) FR_FLAT {
-      C::template backward<P>(at);
-    });
-    meet(b.team);
-    if constexpr (C::two_phase) {
-      T* drh = static_cast<T*>(b.drh);
-      const GateView<T> view_n = view_of<T>(b.layout, b.dgates, true, 2, 1, 2);
-      step_product<T>(view_n, tape_row, count, u + K * Hp, H, n, drh, Hp, false, units);
-      for_units<C>(b, rows, units,
-                   [&](const BackwardRow<T>& at, int64_t row, int64_t unit) FR_FLAT {
-                     T* rh = static_cast<T*>(b.rh) + (row + rows.to_tape) * Hp + unit;
-                     C::template second_backward<P>(at, drh + b.tables.n[row] * Hp + unit, rh);
-                   });
-      meet(b.team);
-    }
-    if (step == 0 && !b.last_product) break;
-    step_product<T>(view, tape_row, count, u, K, n, static_cast<T*>(b.dh), Hp, C::carries, units);
-    if (!reset) continue;
-    for (int64_t row = rows.begin; row < rows.end; ++row) {
-      if (b.tables.cut[row] != 0) zero_state_grad<T>(b, b.tables.n[row], units);
-    }
+  step_product<T>(view, rows.begin + rows.to_tape, rows.end - rows.begin,
+                  static_cast<const T*>(b.packed), b.layout.H * U::count, b.tables.n + rows.begin,
+                  static_cast<T*>(b.dh), b.layout.hidden_padded, C::carries, units);
+  if (b.rows->seq.reset == nullptr) return;
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    if (b.tables.cut[row] != 0) zero_state_grad<T>(b, b.tables.n[row], units);
   }
+}
+
+// GRU with reset before: drh = dn U_n for all units, then what follows from it.
+template <class C, class P>
+FR_INLINE void second_pass(const BackwardArgs& b, int64_t step, Range units) {
+  using T = typename C::Element;
+  using U = typename PanelSlots<C, 4>::U;
+  const int64_t H = b.layout.H, Hp = b.layout.hidden_padded;
+  const StepRows rows = rows_of(b, step);
+  T* drh = static_cast<T*>(b.drh);
+  step_product<T>(view_of<T>(b.layout, b.dgates, true, 2, 1, 2), rows.begin + rows.to_tape,
+                  rows.end - rows.begin, static_cast<const T*>(b.packed) + H * U::count * Hp, H,
+                  b.tables.n + rows.begin, drh, Hp, false, units);
+  for_units<C>(b, rows, units, [&](const BackwardRow<T>& at, int64_t row, int64_t unit) FR_FLAT {
+    T* rh = static_cast<T*>(b.rh) + (row + rows.to_tape) * Hp + unit;
+    C::template second_backward<P>(at, drh + b.tables.n[row] * Hp + unit, rh);
+  });
+}
+
+// A step's product and the elementwise work of the step before need the same units of dh only: one phase a step.
+template <class C, class P>
+FR_INLINE void backward_loop(BackwardArgs& b) {
+  using T = typename C::Element;
+  constexpr int block = 4 * lanes<T>;
+  const int64_t Hp = b.layout.hidden_padded, blocks = (Hp + block - 1) / block;
+  const int64_t last = b.rows->seq.T - 1;
+  const auto units = [&](auto body) FR_FLAT {
+    phase(b.team, blocks, [&](Range part) FR_FLAT {
+      body(Range{part.begin * block, min_of(part.end * block, Hp)});
+    });
+  };
+  for (int64_t step = last; step >= 0; --step) {
+    units([&](Range part) FR_FLAT {
+      if (step < last) state_grad<C>(b, step + 1, part);
+      if (b.rows->seq.mask != nullptr) held_rows<T>(b, step, part);
+      for_units<C>(b, rows_of(b, step), part,
+                   [&](const BackwardRow<T>& at, int64_t, int64_t)
+                       FR_FLAT { C::template backward<P>(at); });
+    });
+    if constexpr (C::two_phase)
+      units([&](Range part) FR_FLAT { second_pass<C, P>(b, step, part); });
+  }
+  if (last >= 0 && b.last_product) units([&](Range part) FR_FLAT { state_grad<C>(b, 0, part); });
 }
 
 template <class C>
 void seq_backward(const BackwardArgs& args) {
-  const BackwardArgs b = args;
+  BackwardArgs b = args;
   with_policy<typename C::Element, C::has_relu>(
       b.activation, [&](auto policy) FR_FLAT { backward_loop<C, decltype(policy)>(b); });
 }

@@ -60,10 +60,6 @@ FR_INLINE PanelRows panel_rows(const Layout& layout, int64_t unit) {
   return {unit, C::interleaved ? layout.H : VL, layout.H - unit, C::interleaved ? 0 : VL};
 }
 
-FR_INLINE void meet(const Team& team) {
-  if (team.size > 1) team_wait(team);
-}
-
 struct Range {
   int64_t begin, end;
 };
@@ -71,11 +67,25 @@ FR_INLINE Range share_of(int64_t count, int64_t index, int64_t shares) {
   return {count * index / shares, count * (index + 1) / shares};
 }
 
-// Calls body(Int<NV>, panel index, first hidden unit) for panels [begin, end); NV < 4 only in the RNN's last.
+// One phase of a call's work: calls body(range) for parts of [0, count) until all of it is done. Alone, that is one part.
+template <class Body>
+FR_INLINE void phase(Team& team, int64_t count, Body body) {
+  for (Range part{0, count}; part.begin < part.end || team.size > 1;) {
+    if (team.size > 1) {
+      part.begin = team_claim(team, count);
+      if (part.begin < 0) break;
+      part.end = part.begin + 1;
+    }
+    body(part);
+    part.begin = part.end;
+  }
+}
+
+// Calls body(Int<NV>, panel index, first hidden unit) for a range of panels; NV < 4 only in the RNN's last.
 template <class C, class Body>
-FR_INLINE void for_panels(const Layout& layout, int64_t begin, int64_t end, Body body) {
+FR_INLINE void for_panels(const Layout& layout, Range panels, Body body) {
   constexpr int VL = lanes<typename C::Element>;
-  for (int64_t p = begin; p < end; ++p) {
+  for (int64_t p = panels.begin; p < panels.end; ++p) {
     if constexpr (C::interleaved) {
       body(Int<4>{}, p, p * VL);
     } else {
@@ -106,12 +116,12 @@ FR_TILE void project_tile(const T* bias, const T* w, const void* const* rows, in
   }
 }
 
-// xg = bias + W x for the tabled rows; a thread needs its own panels' only.
+// xg = bias + W x for the tabled rows.
 template <class C>
 void project(const ForwardArgs& f, int64_t rows, int64_t capacity, Range panels) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
-  for_panels<C>(f.layout, panels.begin, panels.end, [&](auto nv, int64_t p, int64_t) FR_FLAT {
+  for_panels<C>(f.layout, panels, [&](auto nv, int64_t p, int64_t) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
     using S = PanelSlots<C, NV>;
     constexpr int width = S::X::count * VL;
@@ -214,54 +224,63 @@ FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t 
 }
 
 template <class C, bool Keep>
-FR_INLINE void forward_step(const ForwardArgs& f, int64_t step, int64_t capacity, Range panels) {
+FR_INLINE void forward_step(ForwardArgs& f, int64_t step, int64_t capacity) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
-  const int64_t begin = f.tables.first[step], end = f.tables.first[step + 1];
-  const int64_t to_tape = f.tables.tape_row[step] - begin;
-  for_panels<C>(f.layout, panels.begin, panels.end, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
-    constexpr int NV = decltype(nv)::value;
-    constexpr int width = PanelSlots<C, NV>::X::count * VL;
-    const T* xg = static_cast<const T*>(f.projection);
-    if (xg != nullptr) xg += p * capacity * (C::interleaved ? width : 4 * VL);
-    for_row_blocks(begin, end, [&](auto mr, int64_t row) FR_FLAT {
-      constexpr int MR = decltype(mr)::value;
-      forward_tile<C, Keep, MR, NV>(f, p, unit, row, row + to_tape, row - begin,
-                                    xg == nullptr ? nullptr : xg + row * width);
+  const auto rows = [&](auto body) FR_FLAT {
+    const int64_t begin = f.tables.first[step], to_tape = f.tables.tape_row[step] - begin;
+    for_row_blocks(begin, f.tables.first[step + 1], [&](auto mr, int64_t row) FR_FLAT {
+      body(mr, row, row + to_tape, row - begin);
+    });
+  };
+  phase(f.team, f.layout.panels, [&](Range panels) FR_FLAT {
+    for_panels<C>(f.layout, panels, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
+      constexpr int NV = decltype(nv)::value;
+      constexpr int width = PanelSlots<C, NV>::X::count * VL;
+      const T* xg = static_cast<const T*>(f.projection);
+      if (xg != nullptr) xg += p * capacity * (C::interleaved ? width : 4 * VL);
+      rows([&](auto mr, int64_t row, int64_t gate_row, int64_t scratch_row) FR_FLAT {
+        forward_tile<C, Keep, decltype(mr)::value, NV>(f, p, unit, row, gate_row, scratch_row,
+                                                       xg == nullptr ? nullptr : xg + row * width);
+      });
     });
   });
   if constexpr (C::two_phase) {
-    meet(f.team);
-    for_panels<C>(f.layout, panels.begin, panels.end, [&](auto, int64_t p, int64_t unit) FR_FLAT {
-      for_row_blocks(begin, end, [&](auto mr, int64_t row) FR_FLAT {
-        second_tile<C, Keep, decltype(mr)::value>(f, p, unit, row, row + to_tape, row - begin);
+    phase(f.team, f.layout.panels, [&](Range panels) FR_FLAT {
+      for_panels<C>(f.layout, panels, [&](auto, int64_t p, int64_t unit) FR_FLAT {
+        rows([&](auto mr, int64_t row, int64_t gate_row, int64_t scratch_row) FR_FLAT {
+          second_tile<C, Keep, decltype(mr)::value>(f, p, unit, row, gate_row, scratch_row);
+        });
       });
     });
   }
 }
 
+// Masked (t, n): y repeats the state.
+template <class T>
+FR_INLINE void repeat_held(const ForwardArgs& f, int64_t steps) {
+  for (int64_t i = 0; i < f.tables.held_first[steps]; ++i) {
+    std::memcpy(f.tables.held_y[i], f.tables.held_h[i],
+                static_cast<size_t>(f.layout.H) * sizeof(T));
+  }
+}
+
 template <class C, bool Keep>
 void seq_forward(const ForwardArgs& args) {
-  using T = typename C::Element;
   ForwardArgs f = args;
   RowSource& source = *f.rows;
   const int64_t T_steps = source.seq.T;
   const int64_t capacity = f.chunk * (source.n_end - source.n_begin);
-  const Range panels = share_of(f.layout.panels, f.team.member, f.team.size);
   for (int64_t s = 0; s < T_steps; s += f.chunk) {
     const int64_t steps = min_of(f.chunk, T_steps - s);
-    if (f.team.member == 0) build_rows(source, s, s + steps, f.tables);
-    meet(f.team);
-    if (f.projection != nullptr) project<C>(f, f.tables.first[steps], capacity, panels);
-    for (int64_t step = 0; step < steps; ++step) {
-      forward_step<C, Keep>(f, step, capacity, panels);
-      meet(f.team);
+    phase(f.team, 1, [&](Range) FR_FLAT { build_rows(source, s, s + steps, f.tables); });
+    if (f.projection != nullptr) {
+      phase(f.team, f.layout.panels,
+            [&](Range panels) FR_FLAT { project<C>(f, f.tables.first[steps], capacity, panels); });
     }
-    if (source.seq.mask == nullptr || f.team.member != 0) continue;
-    for (int64_t i = 0; i < f.tables.held_first[steps]; ++i) {
-      std::memcpy(f.tables.held_y[i], f.tables.held_h[i],
-                  static_cast<size_t>(f.layout.H) * sizeof(T));
-    }
+    for (int64_t step = 0; step < steps; ++step) forward_step<C, Keep>(f, step, capacity);
+    if (source.seq.mask == nullptr) continue;
+    phase(f.team, 1, [&](Range) FR_FLAT { repeat_held<typename C::Element>(f, steps); });
   }
 }
 
