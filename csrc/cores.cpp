@@ -64,4 +64,27 @@ int default_threads() noexcept {
   return cpus < quota ? cpus : quota;
 }
 
+int current_cpu() noexcept {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -1;
+#endif
+}
+
+// The set of the main thread, not of this one: it is what the process was given, and this thread may have left a CPU before.
+void leave_cpus(const int* taken, int count) noexcept {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(getpid(), sizeof(set), &set) != 0) return;
+  for (int i = 0; i < count; ++i) {
+    if (taken[i] >= 0 && taken[i] < CPU_SETSIZE) CPU_CLR(static_cast<size_t>(taken[i]), &set);
+  }
+  if (CPU_COUNT(&set) > 0) sched_setaffinity(0, sizeof(set), &set);
+#else
+  static_cast<void>(taken);
+  static_cast<void>(count);
+#endif
+}
+
 }  // namespace fastrnn

@@ -2,7 +2,7 @@
 //
 // Workers are started when first wanted and kept; between calls they spin a bounded while, then sleep on a futex (through
 // std::atomic::wait). A call that finds the pool busy runs alone. A thread that cannot be created is one fewer. A forked
-// child starts with no pool and builds its own. The caller's affinity is never touched.
+// child starts with no pool and builds its own. The caller's affinity is never touched; a worker leaves the caller's CPU.
 //
 // Every task runs with subnormals flushed; the mode of the calling thread is back when the call returns.
 #pragma once
