@@ -20,3 +20,10 @@ target_compile_options(test_api PRIVATE $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -p
 target_include_directories(test_api PRIVATE csrc/include)
 target_link_libraries(test_api PRIVATE Threads::Threads)
 add_test(NAME core_api COMMAND test_api)
+
+# Random problems: the same bits for any number of threads, nothing written outside of the buffers.
+add_executable(test_random tests/core/test_random.cpp ${FASTRNN_OBJECTS})
+target_compile_options(test_random PRIVATE -Wall -Wextra -Wconversion -Wshadow -Werror)
+target_include_directories(test_random PRIVATE csrc/include)
+target_link_libraries(test_random PRIVATE Threads::Threads)
+add_test(NAME core_random COMMAND test_random)
