@@ -64,9 +64,10 @@ fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_ba
   const bool empty = problem->T == 0 || problem->N == 0;
   if (args->packed_backward == nullptr || args->workspace == nullptr) return FASTRNN_NULL_POINTER;
   if (!empty && (args->x == nullptr || args->y == nullptr)) return FASTRNN_NULL_POINTER;
-  if (!empty && args->tape == nullptr && (plan.keeps_gates || problem->L > 1))
-    return FASTRNN_NULL_POINTER;
-  if (!aligned(args->packed_backward) || !aligned(args->workspace) || !aligned(args->tape))
+  if (!empty && args->tape == nullptr && plan.has_tape()) return FASTRNN_NULL_POINTER;
+  if (plan.recompute && args->packed == nullptr) return FASTRNN_NULL_POINTER;
+  if (!aligned(args->packed_backward) || !aligned(args->packed) || !aligned(args->workspace) ||
+      !aligned(args->tape))
     return FASTRNN_MISALIGNED;
   status = check_lengths(*problem, args->lengths);
   if (status == FASTRNN_OK) fastrnn::run_backward(plan, *args);

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "forward_calls.hpp"
 #include "places.hpp"
 #include "rows.hpp"
 #include "threads.hpp"
@@ -15,30 +16,16 @@ struct LayerForward {
   Operand x, y;         // y: column 0 of the first direction
 };
 
-// What one call of the forward kernel needs; lives while its tasks run.
-struct ForwardCall {
-  RowSource source;
-  ForwardArgs args;
-};
-
 void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
                      const TapeMemory* tape, const LayerForward& io, int64_t d, int64_t slice,
                      ForwardCall& call) {
-  const Range rows = share(plan.p.N, plan.slices, slice);
+  begin_call(plan, memory.loop, a.packed, io.layer, d, slice, call);
+  RowSource& source = call.source;
   const DirectionForward& state = memory.direction[d];
   const void* h0 = state_at(plan, a.h0, io.layer, d);
   const void* c0 = state_at(plan, a.c0, io.layer, d);
-  begin_states(plan, state, memory.zero, h0, c0, rows.begin, rows.end);
-
-  RowSource& source = call.source;
-  ForwardArgs& f = call.args;
-  source = {};
-  f = {};
-  f.layout = plan.layout(io.layer, io.rows);
-  f.activation = static_cast<Activation>(plan.p.activation);
+  begin_states(plan, state, memory.zero, h0, c0, source.n_begin, source.n_end);
   source.seq = sequence(plan, d, a.lengths, a.reset, a.mask);
-  source.n_begin = rows.begin;
-  source.n_end = rows.end;
   source.x = io.x;
   source.y = io.y;
   if (source.y.base != nullptr) source.y.base += d * plan.p.H * plan.item;
@@ -46,55 +33,29 @@ void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const Forw
   source.c_of = state.c_of;
   source.zero = memory.zero;
   source.c = bytes(state.c);
-  source.c_row = f.layout.hidden_padded * plan.item;
-  if (tape != nullptr) {
+  call.args.layout.rows = io.rows;
+  if (tape == nullptr) {
+    source.c_steps = plan.p.T;  // one row of c for each n throughout
+  } else {
     const DirectionTape kept = tape->at(plan, io.layer, d);
-    f.gates = kept.gates;
+    call.args.gates = kept.gates;
     source.c = bytes(kept.c);
-    source.c_by_row = true;
+    source.c_by_row = !plan.recompute;
   }
-  f.rows = &source;
-  f.chunk = plan.chunk_steps(io.layer);
-  f.tables = row_tables_in(bytes(memory.tables[d]) + slice * memory.table_bytes,
-                           f.chunk * (rows.end - rows.begin), f.chunk, true);
-  f.packed = packed_at(plan, a.packed, io.layer, d);
-  if (plan.projects(io.layer))
-    f.projection = bytes(memory.projection[d]) + slice * memory.projection_bytes;
-  f.scratch = bytes(memory.scratch[d]) + slice * memory.scratch_bytes;
-  f.team = {0, 1, nullptr, 0, 0};
-}
-
-void finish_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
-                    int64_t layer, int64_t d, const RowSource& source) {
-  void* hn = state_at(plan, a.hn, layer, d);
-  void* cn = state_at(plan, a.cn, layer, d);
-  end_states(plan, memory.direction[d], hn, cn, source.n_begin, source.n_end);
 }
 
 void forward_layer(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
                    const TapeMemory* tape, const LayerForward& io) {
-  const auto kernel = tape != nullptr ? plan.kernels->forward_tape : plan.kernels->forward;
-  if (plan.hidden_split) {
-    for (int64_t d = 0; d < plan.p.D; ++d) {
-      ForwardCall call;
-      prepare_forward(plan, a, memory, tape, io, d, 0, call);
-      Phases phases(plan.threads);
-      team(plan.threads, [&](int member) {
-        ForwardArgs mine = call.args;
-        mine.team = {member, plan.threads, &phases, 0, 0};
-        kernel(mine);
-      });
-      finish_forward(plan, a, memory, io.layer, d, call.source);
-    }
-    return;
-  }
-  parallel(plan.threads, plan.p.D * plan.slices, [&](int64_t i) {
-    ForwardCall call;
-    const int64_t d = i / plan.slices, slice = i % plan.slices;
+  const auto prepare = [&](int64_t d, int64_t slice, ForwardCall& call) {
     prepare_forward(plan, a, memory, tape, io, d, slice, call);
-    kernel(call.args);
-    finish_forward(plan, a, memory, io.layer, d, call.source);
-  });
+  };
+  const auto finish = [&](int64_t d, const ForwardCall& call) {
+    void* hn = state_at(plan, a.hn, io.layer, d);
+    void* cn = state_at(plan, a.cn, io.layer, d);
+    end_states(plan, memory.direction[d], hn, cn, call.source.n_begin, call.source.n_end);
+  };
+  run_calls(plan, tape != nullptr ? plan.kernels->forward_tape : plan.kernels->forward, prepare,
+            finish);
 }
 
 }  // namespace

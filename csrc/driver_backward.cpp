@@ -3,13 +3,14 @@
 #include "driver.hpp"
 #include "places.hpp"
 #include "rows.hpp"
+#include "segments.hpp"
 #include "threads.hpp"
 
 namespace fastrnn {
 namespace {
 
 struct LayerBackward {
-  int64_t layer, rows;
+  int64_t layer;
   Operand x, y, dy, dx;  // absent: base null
 };
 
@@ -30,12 +31,6 @@ void end_gradients(const Plan& plan, const void* from, void* to, int64_t padded)
     std::memcpy(bytes(to) + n * row, bytes(from) + n * padded, size_of(row));
 }
 
-// One direction of a layer's backward pass; its tables, over all steps, serve the time loop and the products after it.
-struct BackwardCall {
-  RowSource source;
-  BackwardArgs args;
-};
-
 void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
                       const BackwardMemory& memory, const TapeMemory& tape, const LayerBackward& io,
                       int64_t d, BackwardCall& call) {
@@ -47,7 +42,7 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
   BackwardArgs& b = call.args;
   source = {};
   b = {};
-  b.layout = plan.layout(io.layer, io.rows);
+  b.layout = plan.layout(io.layer, 0);
   b.activation = static_cast<Activation>(plan.p.activation);
   const int64_t column = d * plan.p.H * plan.item;
   source.seq = sequence(plan, d, a.lengths, a.reset, a.mask);
@@ -58,24 +53,21 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
   source.dy = io.dy;
   if (source.dy.base != nullptr) source.dy.base += column;
   source.dx = io.dx;
-  source.h_of = state.h_of;
-  source.c_of = state.c_of;
   source.zero = memory.zero;
   source.c = bytes(kept.c);
   source.c_row = b.layout.hidden_padded * plan.item;
-  source.c_by_row = true;
-  b.tables = row_tables_in(memory.tables[d], plan.p.T * plan.p.N, plan.p.T, true);
-  build_rows(source, 0, plan.p.T, b.tables);
+  b.tables = row_tables_in(memory.tables[d], plan.segment * plan.p.N, plan.segment, true);
+  find_states(plan, memory, d, call);
 
   b.rows = &source;
   b.packed = packed_backward_at(plan, a.packed_backward, io.layer, d);
-  b.gates = kept.gates;
-  b.dgates = memory.dgates[d] != nullptr ? memory.dgates[d] : kept.gates;
+  void* gates = plan.recompute ? memory.again.gates[d] : kept.gates;
+  b.gates = gates;
+  b.dgates = memory.dgates[d] != nullptr ? memory.dgates[d] : gates;
   b.dh = memory.dh[d];
   b.dc = memory.dc[d];
   b.rh = memory.rh[d];
   b.drh = memory.drh[d];
-  b.last_product = a.dh0 != nullptr || a.dc0 != nullptr;
   b.n_end = plan.p.N;
   b.team = {0, 1, nullptr, 0, 0};
   begin_gradients(plan, state_at(plan, a.dhn, io.layer, d), b.dh, source.c_row);
@@ -113,7 +105,7 @@ int64_t product_shares(const Plan& plan, int64_t count, int64_t least) {
 }
 
 void weight_gradients(const Plan& plan, const fastrnn_backward_args& a,
-                      const BackwardMemory& memory, const LayerBackward& io,
+                      const BackwardMemory& memory, const LayerBackward& io, int64_t k,
                       const BackwardCall* calls) {
   const int64_t G_H = plan.gates * plan.p.H,
                 shares = product_shares(plan, calls[0].args.layout.panels, 1);
@@ -127,6 +119,8 @@ void weight_gradients(const Plan& plan, const fastrnn_backward_args& a,
     g.h = b.tables.h;
     g.rh = b.rh;
     g.panels = memory.panels[d];
+    g.first = k == plan.segments - 1;
+    g.last = k == 0;
     char* dw = bytes(a.dweights) + plan.item * plan.offset(io.layer, d, [&](int64_t l) {
       return plan.weight_elements(l);
     });
@@ -142,23 +136,32 @@ void weight_gradients(const Plan& plan, const fastrnn_backward_args& a,
   });
 }
 
-// Directions one after the other: the second adds to what the first wrote.
+// Directions one after the other: where one has been, the other adds. Both go from their last segments to their first, so of
+// this direction's steps those below `done` have been the other's: its last `done` ones are behind it.
 void input_gradients(const Plan& plan, const fastrnn_backward_args& a, const LayerBackward& io,
-                     const BackwardCall* calls) {
+                     int64_t k, const BackwardCall* calls) {
+  const int64_t T = plan.p.T, begin = k * plan.segment;
   for (int64_t d = 0; d < plan.p.D; ++d) {
     const BackwardArgs& b = calls[d].args;
+    const int64_t done = plan.p.D == 1 ? 0 : d == 0 ? T - begin - b.steps : T - begin;
+    const int64_t both = done < begin ? 0 : done - begin < b.steps ? done - begin : b.steps;
     InputGradArgs g{};
     g.layout = b.layout;
     g.packed = packed_backward_at(plan, a.packed_backward, io.layer, d) +
                plan.packed_backward_hh(io.layer) * plan.item;
     g.dgates = b.dgates;
     g.dx = b.tables.dx;
-    g.accumulate = d > 0;
-    const int64_t shares = product_shares(plan, io.rows, 48);
-    parallel(plan.threads, shares, [&](int64_t i) {
-      const Range rows = share(io.rows, shares, i);
-      plan.kernels->input_grad(g, rows.begin, rows.end);
-    });
+    const auto product = [&](Range rows, bool accumulate) {
+      if (rows.begin == rows.end) return;
+      g.accumulate = accumulate;
+      const int64_t shares = product_shares(plan, rows.end - rows.begin, 48);
+      parallel(plan.threads, shares, [&](int64_t i) {
+        const Range mine = share(rows.end - rows.begin, shares, i);
+        plan.kernels->input_grad(g, rows.begin + mine.begin, rows.begin + mine.end);
+      });
+    };
+    product({0, b.tables.first[both]}, true);
+    product({b.tables.first[both], b.layout.rows}, false);
   }
 }
 
@@ -167,14 +170,21 @@ void backward_layer(const Plan& plan, const fastrnn_backward_args& a, const Back
   BackwardCall calls[2];
   parallel(plan.threads, plan.p.D,
            [&](int64_t d) { prepare_backward(plan, a, memory, tape, io, d, calls[d]); });
-  backward_steps(plan, calls);
+  for (int64_t k = plan.segments - 1; k >= 0; --k) {
+    parallel(plan.threads, plan.p.D, [&](int64_t d) {
+      enter_segment(plan, memory, d, k, calls[d]);
+      calls[d].args.last_product = k > 0 || a.dh0 != nullptr || a.dc0 != nullptr;
+    });
+    if (plan.recompute) recompute_segment(plan, a.packed, memory, io.layer, k, calls);
+    backward_steps(plan, calls);
+    if (a.dweights != nullptr) weight_gradients(plan, a, memory, io, k, calls);
+    if (io.dx.base != nullptr) input_gradients(plan, a, io, k, calls);
+  }
   for (int64_t d = 0; d < plan.p.D; ++d) {
     const BackwardArgs& b = calls[d].args;
     end_gradients(plan, b.dh, state_at(plan, a.dh0, io.layer, d), calls[d].source.c_row);
     end_gradients(plan, b.dc, state_at(plan, a.dc0, io.layer, d), calls[d].source.c_row);
   }
-  if (a.dweights != nullptr) weight_gradients(plan, a, memory, io, calls);
-  if (io.dx.base != nullptr) input_gradients(plan, a, io, calls);
 }
 
 }  // namespace
@@ -187,7 +197,6 @@ void run_backward(const Plan& plan, const fastrnn_backward_args& a) noexcept {
   const int64_t last = plan.p.L - 1, width = plan.p.D * plan.p.H * plan.item;
 
   LayerBackward io{};
-  io.rows = count_rows(plan, a.lengths, a.mask);
   io.dy = operand(plan, a.dy, a.dy_t, a.dy_n);
   for (io.layer = last; io.layer >= 0; --io.layer) {
     const bool first = io.layer == 0;

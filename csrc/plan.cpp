@@ -1,5 +1,7 @@
 #include "plan.hpp"
 
+#include <cmath>
+
 #include "cpu.hpp"
 #include "rows.hpp"
 #include "cores.hpp"
@@ -101,10 +103,14 @@ DirectionTape TapeMemory::at(const Plan& plan, int64_t layer, int64_t direction)
   const int64_t index = layer * plan.p.D + direction, rows = plan.p.T * plan.p.N;
   const int64_t Hp = round_up(plan.p.H, plan.lanes);
   DirectionTape out{};
-  if (plan.keeps_gates) out.gates = gates + round_up(rows * 4 * Hp * plan.item, line) * index;
-  if (plan.has_c) out.c = c + round_up(rows * Hp * plan.item, line) * index;
+  if (plan.saves_gates()) out.gates = gates + round_up(rows * 4 * Hp * plan.item, line) * index;
+  if (plan.has_c) out.c = c + round_up(plan.c_rows() * Hp * plan.item, line) * index;
   return out;
 }
+
+bool Plan::saves_gates() const noexcept { return keeps_gates && !recompute; }
+int64_t Plan::c_rows() const noexcept { return (recompute ? segments : p.T) * p.N; }
+bool Plan::has_tape() const noexcept { return saves_gates() || has_c || p.L > 1; }
 
 void* TapeMemory::y(const Plan& plan, int64_t layer) const noexcept {
   return ys + layer * round_up(plan.p.T * plan.p.N * plan.p.D * plan.p.H * plan.item, line);
@@ -124,35 +130,20 @@ void* take_pieces(Arena& arena, int64_t count, int64_t rows, int64_t width, int6
   return arena.take(count, bytes / line * line);
 }
 
-void take_states(const Plan& plan, Arena& arena, DirectionForward& out) {
+const void** take_pointers(Arena& arena, int64_t count) {
+  return static_cast<const void**>(arena.take(count, 8));
+}
+void take_states(const Plan& plan, Arena& arena, int64_t segments, DirectionForward& out) {
   const int64_t Hp = round_up(plan.p.H, plan.lanes), N = plan.p.N;
-  out.h_of = static_cast<const void**>(arena.take(N, 8));
-  out.c_of = static_cast<const void**>(plan.has_c ? arena.take(N, 8) : nullptr);
+  out.h_of = take_pointers(arena, segments * N);
+  out.c_of = plan.has_c ? take_pointers(arena, segments * N) : nullptr;
   out.c = plan.has_c ? take_pieces(arena, 1, N, Hp, plan.item) : nullptr;
 }
 
-}  // namespace
-
-TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t LD = plan.p.L * plan.p.D, rows = plan.p.T * plan.p.N,
+void take_loop(const Plan& plan, Arena& arena, LoopMemory& out) {
+  const int64_t slice = (plan.p.N + plan.slices - 1) / plan.slices,
                 Hp = round_up(plan.p.H, plan.lanes);
-  TapeMemory out{};
-  out.gates =
-      static_cast<char*>(take_pieces(arena, plan.keeps_gates ? LD : 0, rows, 4 * Hp, plan.item));
-  out.c = static_cast<char*>(take_pieces(arena, plan.has_c ? LD : 0, rows, Hp, plan.item));
-  out.ys =
-      static_cast<char*>(take_pieces(arena, plan.p.L - 1, rows, plan.p.D * plan.p.H, plan.item));
-  return out;
-}
-
-ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t T = plan.p.T, N = plan.p.N, D = plan.p.D, L = plan.p.L,
-                Hp = round_up(plan.p.H, plan.lanes);
-  const int64_t slice = (N + plan.slices - 1) / plan.slices, rows = T * N;
-  ForwardMemory out{};
-  out.zero_bytes = Hp * plan.item;
-  out.zero = arena.take(Hp, plan.item);
-  for (int64_t layer = 0; layer < (L > 1 ? 2 : 1);
+  for (int64_t layer = 0; layer < (plan.p.L > 1 ? 2 : 1);
        ++layer) {  // the first layer's needs and the others'
     const int64_t steps = plan.chunk_steps(layer);
     const int64_t tables = row_table_bytes_aligned(steps * slice, steps, true);
@@ -164,12 +155,48 @@ ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
     if (bytes > out.projection_bytes) out.projection_bytes = bytes;
   }
   out.scratch_bytes = plan.two_phase ? round_up(3 * slice * Hp * plan.item, line) : 0;
-  for (int64_t d = 0; d < D; ++d) {
-    take_states(plan, arena, out.direction[d]);
+  for (int64_t d = 0; d < plan.p.D; ++d) {
     out.tables[d] = arena.take(plan.slices, out.table_bytes);
     out.projection[d] = arena.take(plan.slices, out.projection_bytes);
     out.scratch[d] = arena.take(plan.slices, out.scratch_bytes);
   }
+}
+
+void take_recompute(const Plan& plan, Arena& arena, RecomputeMemory& out) {
+  if (!plan.recompute) return;
+  const int64_t N = plan.p.N, rows = plan.segment * N, Hp = round_up(plan.p.H, plan.lanes);
+  take_loop(plan, arena, out.loop);
+  for (int64_t d = 0; d < plan.p.D; ++d) {
+    out.h_of[d] = take_pointers(arena, N);
+    out.c_of[d] = plan.has_c ? take_pointers(arena, N) : nullptr;
+    out.gates[d] = take_pieces(arena, 1, rows, 4 * Hp, plan.item);
+    out.c[d] = take_pieces(arena, plan.has_c ? 1 : 0, rows, Hp, plan.item);
+    out.spare[d] = take_pieces(arena, 1, N, Hp, plan.item);
+  }
+}
+
+}  // namespace
+
+TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept {
+  const int64_t LD = plan.p.L * plan.p.D, rows = plan.p.T * plan.p.N,
+                Hp = round_up(plan.p.H, plan.lanes);
+  TapeMemory out{};
+  out.gates =
+      static_cast<char*>(take_pieces(arena, plan.saves_gates() ? LD : 0, rows, 4 * Hp, plan.item));
+  out.c = static_cast<char*>(take_pieces(arena, plan.has_c ? LD : 0, plan.c_rows(), Hp, plan.item));
+  out.ys =
+      static_cast<char*>(take_pieces(arena, plan.p.L - 1, rows, plan.p.D * plan.p.H, plan.item));
+  return out;
+}
+
+ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
+  const int64_t D = plan.p.D, L = plan.p.L, rows = plan.p.T * plan.p.N,
+                Hp = round_up(plan.p.H, plan.lanes);
+  ForwardMemory out{};
+  out.zero_bytes = Hp * plan.item;
+  out.zero = arena.take(Hp, plan.item);
+  for (int64_t d = 0; d < D; ++d) take_states(plan, arena, 1, out.direction[d]);
+  take_loop(plan, arena, out.loop);
   for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i)
     out.ys[i] = take_pieces(arena, 1, rows, D * plan.p.H, plan.item);
   out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
@@ -178,7 +205,7 @@ ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
 
 BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
   const int64_t D = plan.p.D, L = plan.p.L, N = plan.p.N, rows = plan.p.T * N,
-                Hp = round_up(plan.p.H, plan.lanes);
+                segment_rows = plan.segment * N, Hp = round_up(plan.p.H, plan.lanes);
   const CellFacts& cell = facts[plan.p.cell];
   BackwardMemory out{};
   out.zero_bytes = Hp * plan.item;
@@ -188,17 +215,18 @@ BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
   const int64_t sums =
       round_up(plan.p.H, unit_panel) * (widest * cell.w_gates + plan.p.H * cell.u_gates + 4);
   for (int64_t d = 0; d < D; ++d) {
-    take_states(plan, arena, out.direction[d]);
-    out.tables[d] = arena.take(1, row_table_bytes_aligned(rows, plan.p.T, true));
+    take_states(plan, arena, plan.segments, out.direction[d]);
+    out.tables[d] = arena.take(1, row_table_bytes_aligned(segment_rows, plan.segment, true));
     const int64_t width = plan.keeps_gates ? 4 * Hp : Hp;
-    out.dgates[d] =
-        take_pieces(arena, plan.keeps_gates && plan.p.retain == 0 ? 0 : 1, rows, width, plan.item);
+    const bool own = !plan.keeps_gates || (plan.saves_gates() && plan.p.retain != 0);
+    out.dgates[d] = take_pieces(arena, own ? 1 : 0, segment_rows, width, plan.item);
     out.dh[d] = take_pieces(arena, 1, N, Hp, plan.item);
     out.dc[d] = take_pieces(arena, plan.has_c ? 1 : 0, N, Hp, plan.item);
-    out.rh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, rows, Hp, plan.item);
+    out.rh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, segment_rows, Hp, plan.item);
     out.drh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, N, Hp, plan.item);
     out.panels[d] = arena.take(sums, plan.item);
   }
+  take_recompute(plan, arena, out.again);
   for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i)
     out.dys[i] = take_pieces(arena, 1, rows, D * plan.p.H, plan.item);
   out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
@@ -244,12 +272,34 @@ void choose_split(Plan& plan) noexcept {
   plan.hidden_split = split == FASTRNN_SPLIT_HIDDEN || (split == FASTRNN_SPLIT_CHOSEN && worth);
 }
 
+// A segment's gates, c, dG and the products' sums are used while they are in cache, and its dW is one product:
+// - at least 256 rows, over which the sums' way through memory is 1 % of the product (gradients.hpp, block_rows);
+// - at least 1 MB of gates, what a core's L2 holds: the work of a small H is not cut into pieces shorter than their tables;
+// - at least sqrt(T/5) steps: the T/S checkpoints of c [N][H] and the 5 S rows [N][H] of a segment are then fewest together.
+void choose_segment(Plan& plan) noexcept {
+  const int64_t T = plan.p.T > 0 ? plan.p.T : 1, N = plan.p.N > 0 ? plan.p.N : 1;
+  int64_t steps = T;
+  plan.recompute = plan.p.save == FASTRNN_SAVE_RECOMPUTE && plan.keeps_gates;
+  if (plan.p.save == FASTRNN_SAVE_RECOMPUTE) {
+    steps = plan.p.segment;
+    if (steps == 0) {
+      const int64_t row_bytes = 4 * round_up(plan.p.H, plan.lanes) * plan.item,
+                    cached = (int64_t{1} << 20) / row_bytes, rows = cached > 256 ? cached : 256;
+      steps = (rows + N - 1) / N;
+      const auto balanced = static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(T) / 5)));
+      if (plan.has_c && steps < balanced) steps = balanced;
+    }
+  }
+  plan.segment = clamp(steps, 1, T);
+  plan.segments = (T + plan.segment - 1) / plan.segment;
+}
+
 namespace {
 
 bool in_range(const fastrnn_problem& p) {
   return p.cell < cell_count && p.activation < activation_count && p.dtype < dtype_count &&
          p.T >= 0 && p.N >= 0 && p.I >= 1 && p.H >= 1 && p.L >= 1 && (p.D == 1 || p.D == 2) &&
-         p.bias <= 1 && p.split <= FASTRNN_SPLIT_HIDDEN;
+         p.bias <= 1 && p.split <= FASTRNN_SPLIT_HIDDEN && p.save <= FASTRNN_SAVE_RECOMPUTE;
 }
 
 // Every size below is at most a small multiple of these products. 2^56 leaves room for it, and is far above any memory.
@@ -304,6 +354,7 @@ fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan,
   plan.keeps_gates = cell.keeps_gates;
   plan.two_phase = cell.two_phase;
   choose_split(plan);
+  choose_segment(plan);
   if (sizes == nullptr) return FASTRNN_OK;
 
   sizes->threads = static_cast<uint32_t>(plan.threads);

@@ -35,6 +35,9 @@ struct Plan {
   int threads;         // how many work at once, forward and backward
   bool hidden_split;   // a team shares each direction's hidden units, one barrier a step
   int64_t slices;      // batch slices a direction is split into
+  bool recompute;      // backward makes the gates again, from states kept at the ends of segments
+  int64_t segment;     // steps of one; all of them where the tape keeps the gates
+  int64_t segments;    // at least 1
 
   int64_t layer_input(int64_t layer) const noexcept {
     return layer == 0 ? p.I : int64_t{p.D} * p.H;
@@ -51,7 +54,10 @@ struct Plan {
     return layer == 0 ? direction * first : D * first + ((layer - 1) * D + direction) * other;
   }
   int64_t chunk_steps(int64_t layer) const noexcept;
-  double work() const noexcept;  // floating-point operations of one forward call
+  double work() const noexcept;       // floating-point operations of one forward call
+  bool saves_gates() const noexcept;  // on the tape
+  int64_t c_rows() const noexcept;    // of the tape's c, each direction
+  bool has_tape() const noexcept;
   bool projects(
       int64_t layer) const noexcept;  // W x for a chunk at once, or within each step's product
 };
@@ -59,13 +65,16 @@ struct Plan {
 // Threads, slices and split of a problem whose other fields are filled: the one place that decides.
 void choose_split(Plan& plan) noexcept;
 
+// How many steps backward recomputes and works off at a time.
+void choose_segment(Plan& plan) noexcept;
+
 // Checks the problem and fills the plan; sizes may be null.
 fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan, fastrnn_sizes* sizes) noexcept;
 
 // One direction's share of the tape.
 struct DirectionTape {
   void* gates;  // [panels][R][4*lanes] or null
-  void* c;      // [R][Hp] or null
+  void* c;      // [R][Hp]; without gates [segments][N][Hp]; or null
 };
 struct TapeMemory {
   DirectionTape at(const Plan& plan, int64_t layer, int64_t direction) const noexcept;
@@ -76,26 +85,42 @@ TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept;
 
 // Memory of one direction, used again by every layer.
 struct DirectionForward {
-  const void** h_of;
-  const void** c_of;
-  void* c;  // [N][Hp]
+  const void** h_of;  // [N]
+  const void** c_of;  // [N]
+  void* c;            // [N][Hp]
+};
+// What the forward time loops work in.
+struct LoopMemory {
+  void* tables[2];      // slices * table_bytes, one piece for each slice
+  void* projection[2];  // slices * projection_bytes
+  void* scratch[2];     // slices * scratch_bytes
+  int64_t table_bytes, projection_bytes, scratch_bytes;
 };
 struct ForwardMemory {
   void* zero;  // a row of zeros
   DirectionForward direction[2];
-  void* tables[2];      // slices * table_bytes, one piece for each slice
-  void* projection[2];  // slices * projection_bytes
-  void* scratch[2];     // slices * scratch_bytes
-  int64_t table_bytes, projection_bytes, scratch_bytes, zero_bytes;
+  LoopMemory loop;
+  int64_t zero_bytes;
   void* ys[2];    // [T,N,D*H] between layers, inference
   void* dropped;  // [T,N,D*H] what enters a layer after dropout, training
 };
 ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept;
 
+// To compute the gates of a segment again, each direction.
+struct RecomputeMemory {
+  LoopMemory loop;
+  const void** h_of[2];  // [N] the loop's own: it moves them along
+  const void** c_of[2];
+  void* gates[2];  // [panels][R][4*lanes] R: rows of a segment, at most segment*N
+  void* c[2];      // [R][Hp]
+  void* spare[2];  // [N][Hp]
+};
 struct BackwardMemory {
   void* zero;
-  DirectionForward direction[2];
+  DirectionForward
+      direction[2];  // h_of and c_of [segments][N]: where the states before each segment lie
   void* tables[2];
+  RecomputeMemory again;
   void* dgates[2];  // RNN, or when the tape is retained
   void* dh[2];      // [N][Hp]
   void* dc[2];

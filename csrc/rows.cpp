@@ -25,14 +25,17 @@ struct Cursor {
   int64_t row, held;
 };
 
-void add_row(RowSource& source, RowTables& tables, Cursor& at_row, int64_t t, int64_t n) {
+// checkpoint: the first row of c for states that are updated in place.
+void add_row(RowSource& source, RowTables& tables, Cursor& at_row, int64_t t, int64_t n,
+             int64_t checkpoint) {
   const bool cut = is_cut(source.seq, t, n);
   const void* h = cut ? source.zero : source.h_of[n];
   char* y = at(source.y, t, n);
+  char* to = source.spare == nullptr ? y : source.spare + n * source.spare_row;
   if (!is_processed(source.seq, t, n)) {
     const int64_t i = at_row.held++;
     tables.held_h[i] = h;
-    tables.held_y[i] = y;
+    tables.held_y[i] = to;
     tables.held_dy[i] = at(source.dy, t, n);
     tables.held_n[i] = n;
     tables.held_cut[i] = cut;
@@ -43,11 +46,11 @@ void add_row(RowSource& source, RowTables& tables, Cursor& at_row, int64_t t, in
   const int64_t i = at_row.row++;
   tables.x[i] = at(source.x, t, n);
   tables.h[i] = h;
-  tables.y[i] = y;
+  tables.y[i] = to;
   source.h_of[n] = y;
   if (source.c != nullptr) {
     tables.c_in[i] = cut ? source.zero : source.c_of[n];
-    void* c = source.c + (source.c_by_row ? source.tape_rows : n) * source.c_row;
+    void* c = source.c + (source.c_by_row ? source.tape_rows : checkpoint + n) * source.c_row;
     tables.c_out[i] = c;
     source.c_of[n] = c;
   }
@@ -63,6 +66,7 @@ void build_rows(RowSource& source, int64_t begin, int64_t end, RowTables& tables
   const Sequence& seq = source.seq;
   Cursor cursor{0, 0};
   for (int64_t s = begin; s < end; ++s) {
+    const int64_t checkpoint = source.c_by_row ? 0 : s / source.c_steps * seq.N;
     const int64_t t = seq.reverse ? seq.T - 1 - s : s;
     tables.first[s - begin] = cursor.row;
     if (tables.held_first != nullptr) tables.held_first[s - begin] = cursor.held;
@@ -74,7 +78,7 @@ void build_rows(RowSource& source, int64_t begin, int64_t end, RowTables& tables
       if (mine) {
         if (!listed) tables.tape_row[s - begin] = source.tape_rows;
         listed = true;
-        add_row(source, tables, cursor, t, n);
+        add_row(source, tables, cursor, t, n, checkpoint);
       }
       source.tape_rows += is_processed(seq, t, n) ? 1 : 0;
     }

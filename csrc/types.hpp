@@ -75,6 +75,11 @@ struct RowSource {
   int64_t c_row;      // bytes of one of them
   bool
       c_by_row;  // true: one for each processed row (tape); false: one for each n, updated in place
+  int64_t
+      c_steps;  // updated in place, but anew every c_steps steps: the last of each stay (checkpoints)
+  char*
+      spare;  // rows of h, one for each n, to write instead of y, which holds its values already; or null
+  int64_t spare_row;  // bytes of one of them
   int64_t tape_rows;  // rows counted so far
 };
 
@@ -90,11 +95,12 @@ struct ForwardArgs {
   Layout layout;
   Activation activation;
   RowSource* rows;
+  int64_t begin, end;  // processing steps
   RowTables tables;    // room for chunk steps
   int64_t chunk;       // steps whose rows are tabled (and projected) together
   const void* packed;  // [panels][panel_size]
   void* projection;    // [panels][chunk*N][X*lanes], or null: x enters the step's own product
-  void* gates;         // tape: [panels][R][4*lanes]; RNN: none. Null without tape
+  void* gates;         // tape: [panels][R][4*lanes]; RNN: none. Null: not kept
   void* scratch;       // GRU with reset before: z, n and r*h, 3 x [slice][Hp]
   Team team;           // whose members share the panels
 };
@@ -103,7 +109,8 @@ struct BackwardArgs {
   Layout layout;
   Activation activation;
   const RowSource* rows;
-  RowTables tables;    // all steps
+  int64_t steps;
+  RowTables tables;    // those steps
   const void* packed;  // backward panels of U
   const void* gates;   // tape, as in ForwardArgs
   void*
@@ -131,11 +138,13 @@ struct WeightGradArgs {
   const void* const* x;  // [R] -> [I]
   const void* const* h;  // [R] -> [H]
   const void* rh;        // GRU with reset before: [R][Hp]
-  void* panels;          // scratch: (X*I + U*H + 4) * Hp elements
-  void* dw_ih;           // [G*H,I]
-  void* dw_hh;           // [G*H,H]
-  void* db_ih;           // [G*H] or null
-  void* db_hh;           // [G*H] or null
+  void* panels;          // sums: (X*I + U*H + 4) * Hp elements
+  bool first,
+      last;     // of the calls whose rows belong together: sums begin at zero, sums are written out
+  void* dw_ih;  // [G*H,I]
+  void* dw_hh;  // [G*H,H]
+  void* db_ih;  // [G*H] or null
+  void* db_hh;  // [G*H] or null
   bool accumulate;
 };
 

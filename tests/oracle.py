@@ -124,7 +124,9 @@ def make(spec: Spec, option: Option, steps: int = 5, batch: int = 5, seed: int =
     return problem
 
 
-def run(backend: Any, p: Problem, gradients: bool = True, tape: bool = True, reuse: Any = None) -> Result:
+def run(
+    backend: Any, p: Problem, gradients: bool = True, tape: bool = True, reuse: Any = None, recompute: bool = False
+) -> Result:
     """Forward, and backward if asked, on one backend."""
     spec = p.spec
     steps, batch = p.x.shape[:2]
@@ -134,7 +136,7 @@ def run(backend: Any, p: Problem, gradients: bool = True, tape: bool = True, reu
         return np.full(shape, np.nan, spec.dtype)
 
     packed = backend.pack(spec, p.weights)
-    buffer = backend.make_tape(packed, steps, batch, reuse) if tape else None
+    buffer = backend.make_tape(packed, steps, batch, reuse, recompute) if tape else None
     cn = nans(*states) if spec.cell == "lstm" else None
     out = Result(nans(steps, batch, spec.directions * spec.hidden_size), nans(*states), cn)
     rows = (p.lengths, p.reset, p.mask, p.dropout)

@@ -307,7 +307,7 @@ def _draw_control(case: Case, rng: np.random.Generator) -> None:
         case.dropout = (keep / (1 - problem.dropout)).astype(np.float32).astype(case.spec.dtype)
 
 
-def run(module: ModuleType, case: Case, train: bool) -> dict[str, Array]:
+def run(module: ModuleType, case: Case, train: bool, recompute: bool = False) -> dict[str, Array]:
     """Put a case through a backend: inference only, or forward with tape and backward. Returns the outputs by name."""
     spec, problem = case.spec, case.problem
     lstm = spec.cell == "lstm"
@@ -317,7 +317,7 @@ def run(module: ModuleType, case: Case, train: bool) -> dict[str, Array]:
     y = Output((problem.steps, problem.batch, spec.directions * spec.hidden_size), spec.dtype, layout)
     hn = Output(states, spec.dtype)
     cn = Output(states, spec.dtype) if lstm else None
-    tape = module.make_tape(packed, problem.steps, problem.batch) if train else None
+    tape = module.make_tape(packed, problem.steps, problem.batch, None, recompute) if train else None
     control = (case.lengths, case.reset, case.mask, None if not train else case.dropout)
     last_states = (hn.view, cn.view if cn else None)
     module.forward(packed, case.x, y.view, case.h0, case.c0, *last_states, *control, tape)

@@ -162,12 +162,17 @@ def loss(p: Problem) -> float:
     return sum(float(np.sum(a * b)) for a, b in pairs if a is not None and b is not None)
 
 
+@pytest.mark.parametrize("save", ["all", "recompute"])
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_gradients_are_finite_differences(cell: str, option: str) -> None:
+def test_gradients_are_finite_differences(cell: str, option: str, save: str) -> None:
     """Along random directions of every tensor: a wrong entry shows in every direction."""
     problem = make(CELLS[cell], OPTIONS[option])
-    grads = run(_numpy, problem)
+    _numpy.force_segment(2)  # several segments, and a shorter one
+    try:
+        grads = run(_numpy, problem, recompute=save == "recompute")
+    finally:
+        _numpy.force_segment(None)
     assert grads.dweights is not None
     rng = np.random.default_rng(1)
     targets = [("x", problem.x, grads.dx)]

@@ -57,11 +57,12 @@ def close(got: Any, want: Any, dtype: str, way: str) -> None:
     assert error(np.asarray(got, np.float64), want) <= TOLERANCE[dtype, way]
 
 
+@pytest.mark.parametrize("save", ["all", "recompute"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("options", OPTIONS, ids=name)
 def test_outputs_and_gradients(
-    system: System, cell: str, dtype: str, options: dict[str, Any], rng: np.random.Generator
+    system: System, cell: str, dtype: str, options: dict[str, Any], save: str, rng: np.random.Generator
 ) -> None:
     ours, theirs = pair(cell, dtype, **options)
     directions = 1 + options["bidirectional"]
@@ -80,7 +81,11 @@ def test_outputs_and_gradients(
         loss = loss + (last * torch.from_numpy(weight)).sum()
     loss.backward()
 
-    y, last, tape = ours.forward(x, state)
+    system.module.force_segment(3)
+    try:
+        y, last, tape = ours.forward(x, state, save=save)
+    finally:
+        system.module.force_segment(None)
     gradients = ours.backward(tape, dy, dstate)
     close(ours(x, state)[0], y_t, dtype, "forward")
     close(y, y_t, dtype, "forward")

@@ -37,7 +37,7 @@ struct Gru {
     const Vec<T> h = load_n(at.h, at.valid);
     const Vec<T> r = P::gate(acc[0]), z = P::gate(acc[1]);
     const Vec<T> n = P::cell(fma(r, acc[3], acc[2]));
-    if constexpr (Keep) {
+    if (Keep && at.gates != nullptr) {
       store(at.gates, r);
       store(at.gates + VL, z);
       store(at.gates + 2 * VL, n);
@@ -81,7 +81,7 @@ struct GruResetBefore {
                                 T* rh_out) {
     constexpr int VL = lanes<T>;
     const Vec<T> r = P::gate(acc[0]), z = P::gate(acc[1]);
-    if constexpr (Keep) {
+    if (Keep && at.gates != nullptr) {
       store(at.gates, r);
       store(at.gates + VL, z);
     }
@@ -94,7 +94,7 @@ struct GruResetBefore {
   template <class P, bool Keep>
   static FR_INLINE void second(Vec<T> acc, const ForwardRow<T>& at, const T* z_in) {
     const Vec<T> n = P::cell(acc);
-    if constexpr (Keep) store(at.gates + 2 * lanes<T>, n);
+    if (Keep && at.gates != nullptr) store(at.gates + 2 * lanes<T>, n);
     store_n(at.y, fma(load(z_in), load_n(at.h, at.valid) - n, n), at.valid);
   }
 

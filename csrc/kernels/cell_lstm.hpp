@@ -35,10 +35,12 @@ struct Lstm {
       const Vec<T> i = P::gate(acc[0]), f = P::gate(acc[1]), g = P::cell(acc[2]),
                    o = P::gate(acc[3]);
       const Vec<T> c = fma(f, c_in, i * g);
-      store(at.gates, i);
-      store(at.gates + VL, f);
-      store(at.gates + 2 * VL, g);
-      store(at.gates + 3 * VL, o);
+      if (at.gates != nullptr) {
+        store(at.gates, i);
+        store(at.gates + VL, f);
+        store(at.gates + 2 * VL, g);
+        store(at.gates + 3 * VL, o);
+      }
       store(at.c_out, c);
       store_n(at.y, o * P::cell(c), at.valid);
     } else {

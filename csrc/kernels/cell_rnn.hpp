@@ -21,7 +21,7 @@ struct ForwardRow {
   const T* c_in;  // [VL]
   T* c_out;       // [VL]
   T* y;           // [valid]
-  T* gates;       // [4*VL] tape, null in inference
+  T* gates;       // [4*VL] tape, null where gates are not kept
   int64_t valid;  // hidden units from here to H, may exceed the panel
 };
 

@@ -7,7 +7,8 @@
 //
 // The vector operand, dG [panels][R][4*VL], is one contiguous stream; rows of x and h are broadcast through the pointer
 // table. Rows are taken in blocks that keep x (or h) in L2 while every panel passes over it; accumulators return to scratch
-// between blocks, so each sum has one order, that of the rows: the same for any number of threads.
+// between blocks, so each sum has one order, that of the rows: the same for any number of threads. Where gates are computed
+// again, the rows come in several calls, a segment of steps each, the last segment first, and the sums run through them all.
 // Called by the driver through the kernel table.
 #pragma once
 
@@ -118,15 +119,16 @@ FR_INLINE void outer_product(const WeightGradArgs& g, int64_t begin, int64_t end
   const int64_t R = g.layout.rows, block = block_rows<T>(K);
   for (int64_t row = 0; row < R || row == 0; row += block) {
     const int64_t count = min_of(block, R - row);
+    const bool first = g.first && row == 0;
     for_panels<C>(g.layout, {begin, end}, [&](auto nv, int64_t p, int64_t) FR_FLAT {
       constexpr int NV = decltype(nv)::value;
       T* to = static_cast<T*>(g.panels) + p * sums_size<C>(g.layout);
       const int64_t stride = (C::interleaved ? 4 : NV) * VL;
       const T* dg = static_cast<const T*>(g.dgates) + p * R * 4 * VL + row * stride;
       if constexpr (C::interleaved) {
-        outer_block<T, S>(to + offset_per_lane * VL, row == 0, rows_at(row), K, dg, stride, count);
+        outer_block<T, S>(to + offset_per_lane * VL, first, rows_at(row), K, dg, stride, count);
       } else {
-        outer_block<T, typename FirstSlots<NV>::Plain>(to + offset_per_lane * NV * VL, row == 0,
+        outer_block<T, typename FirstSlots<NV>::Plain>(to + offset_per_lane * NV * VL, first,
                                                        rows_at(row), K, dg, stride, count);
       }
     });
@@ -148,7 +150,7 @@ FR_INLINE void outer_product_rh(const WeightGradArgs& g, int64_t begin, int64_t 
       T* to = static_cast<T*>(g.panels) + p * sums_size<C>(g.layout) +
               (g.layout.I * S::X::count + g.layout.H * S::U::count) * VL;
       const T* dg = static_cast<const T*>(g.dgates) + (p * R + row) * 4 * VL;
-      outer_block<T, Slots<2>>(to, row == 0, rows, g.layout.H, dg, 4 * VL, count);
+      outer_block<T, Slots<2>>(to, g.first && row == 0, rows, g.layout.H, dg, 4 * VL, count);
     }
   }
 }
@@ -205,11 +207,15 @@ FR_INLINE void write_panel(const WeightGradArgs& g, int64_t p, int64_t unit) {
   }
 }
 
-// Column sums of dG over all rows, behind the panel's other sums.
+// Column sums of dG over all rows (= or, after the first call, +=), behind the panel's other sums.
 template <class T, int NV>
-FR_INLINE void sum_rows(T* to, const T* dg, int64_t R) {
+FR_INLINE void sum_rows(T* to, bool first, const T* dg, int64_t R) {
   constexpr int VL = lanes<T>;
   Vec<T> sum[NV] = {};
+  if (!first) {
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) sum[j] = load(to + j * VL);
+  }
   for (int64_t r = 0; r < R; ++r, dg += NV * VL) {
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) sum[j] += load(dg + j * VL);
@@ -236,8 +242,8 @@ void weight_grad(const WeightGradArgs& args, int64_t panel_begin, int64_t panel_
     const int64_t size = sums_size<C>(g.layout);
     const int64_t biases = (C::interleaved ? size - 4 * VL : (I + H) * NV * VL);
     const T* dg = static_cast<const T*>(g.dgates) + p * g.layout.rows * 4 * VL;
-    sum_rows<T, NV>(static_cast<T*>(g.panels) + p * size + biases, dg, g.layout.rows);
-    write_panel<C, NV>(g, p, unit);
+    sum_rows<T, NV>(static_cast<T*>(g.panels) + p * size + biases, g.first, dg, g.layout.rows);
+    if (g.last) write_panel<C, NV>(g, p, unit);
   });
 }
 

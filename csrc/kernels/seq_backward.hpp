@@ -240,7 +240,7 @@ FR_INLINE void backward_loop(BackwardArgs& b) {
   using T = typename C::Element;
   constexpr int block = 4 * lanes<T>;
   const int64_t Hp = b.layout.hidden_padded, blocks = (Hp + block - 1) / block;
-  const int64_t last = b.rows->seq.T - 1;
+  const int64_t last = b.steps - 1;
   const auto units = [&](auto body) FR_FLAT {
     phase(b.team, blocks, [&](Range part) FR_FLAT {
       body(Range{part.begin * block, min_of(part.end * block, Hp)});

@@ -135,6 +135,13 @@ void project(const ForwardArgs& f, int64_t rows, int64_t capacity, Range panels)
   });
 }
 
+// A row's gates [4*VL] on the tape, or null.
+template <class T>
+FR_INLINE T* gates_at(const ForwardArgs& f, int64_t p, int64_t gate_row) {
+  if (f.gates == nullptr) return nullptr;
+  return static_cast<T*>(f.gates) + (p * f.layout.rows + gate_row) * 4 * lanes<T>;
+}
+
 // One step of one panel for MR rows from table index `row`; gate_row is their index in the tape.
 template <class C, bool Keep, int MR, int NV>
 FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t row,
@@ -178,9 +185,7 @@ FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t
         at.c_in = static_cast<const T*>(f.tables.c_in[row + r]) + unit;
         at.c_out = static_cast<T*>(f.tables.c_out[row + r]) + unit;
       }
-      if constexpr (Keep) {
-        at.gates = static_cast<T*>(f.gates) + (p * f.layout.rows + gate_row + r) * 4 * VL;
-      }
+      if constexpr (Keep) at.gates = gates_at<T>(f, p, gate_row + r);
       if constexpr (C::two_phase) {
         const int64_t plane = (f.rows->n_end - f.rows->n_begin) * f.layout.hidden_padded;
         T* z = static_cast<T*>(f.scratch) + (scratch_row + r) * f.layout.hidden_padded + unit;
@@ -197,7 +202,6 @@ template <class C, bool Keep, int MR>
 FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t row,
                          int64_t gate_row, int64_t scratch_row) {
   using T = typename C::Element;
-  constexpr int VL = lanes<T>;
   const Panel<C, 4> panel(static_cast<const T*>(f.packed) + p * f.layout.panel_size, f.layout);
   const int64_t Hp = f.layout.hidden_padded, plane = (f.rows->n_end - f.rows->n_begin) * Hp;
   T* z = static_cast<T*>(f.scratch) + scratch_row * Hp;
@@ -216,8 +220,7 @@ FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t 
       at.h = static_cast<const T*>(f.tables.h[row + r]) + unit;
       at.y = static_cast<T*>(f.tables.y[row + r]) + unit;
       at.valid = f.layout.H - unit;
-      if constexpr (Keep)
-        at.gates = static_cast<T*>(f.gates) + (p * f.layout.rows + gate_row + r) * 4 * VL;
+      if constexpr (Keep) at.gates = gates_at<T>(f, p, gate_row + r);
       C::template second<decltype(policy), Keep>(acc[r][0], at, z + r * Hp + unit);
     }
   });
@@ -269,10 +272,9 @@ template <class C, bool Keep>
 void seq_forward(const ForwardArgs& args) {
   ForwardArgs f = args;
   RowSource& source = *f.rows;
-  const int64_t T_steps = source.seq.T;
   const int64_t capacity = f.chunk * (source.n_end - source.n_begin);
-  for (int64_t s = 0; s < T_steps; s += f.chunk) {
-    const int64_t steps = min_of(f.chunk, T_steps - s);
+  for (int64_t s = f.begin; s < f.end; s += f.chunk) {
+    const int64_t steps = min_of(f.chunk, f.end - s);
     phase(f.team, 1, [&](Range) FR_FLAT { build_rows(source, s, s + steps, f.tables); });
     if (f.projection != nullptr) {
       phase(f.team, f.layout.panels,

@@ -168,6 +168,7 @@ class Recurrent(Generic[S]):
         reset: Any = None,
         mask: Any = None,
         tape: Tape | None = None,
+        save: str = "all",
     ) -> tuple[Array, S, Tape]:
         """Run a sequence for training: as a call, with dropout between layers and a tape for `backward`.
 
@@ -177,6 +178,9 @@ class Recurrent(Generic[S]):
             As in a call. x is held by the tape and must not change until `backward`.
         tape : Tape, optional
             An old tape whose memory is taken over. It is void afterwards.
+        save : {"all", "recompute"}
+            Whether the tape holds the gates, or backward computes them again, which takes as long as one more forward
+            and leaves the tape a sixth of its size or less: see `Tape`.
 
         Returns
         -------
@@ -192,7 +196,7 @@ class Recurrent(Generic[S]):
         now = self._now
         y, last, new = functional.forward(
             self._bind(now), x, state, lengths=lengths, reset=reset, mask=mask,
-            dropout=self._draw_dropout if self._dropout else None, tape=tape, batch_first=self._batch_first,
+            dropout=self._draw_dropout if self._dropout else None, tape=tape, save=save, batch_first=self._batch_first,
         )  # fmt: skip
         new.owner = now.owner
         return y, last, new

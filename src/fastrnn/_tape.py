@@ -19,8 +19,14 @@ class Tape:
     """What `backward` needs from one `forward`.
 
     It holds the packed weights (so backward runs on the same backend and instruction set), the call's inputs, y, and
-    the backend's buffer: per (t, n) 6H values for an LSTM, 5H for a GRU, H for an RNN, y included. x is held, not
-    copied: it must not change until backward.
+    the backend's buffer: per (t, n), layer and direction 6H values for an LSTM, 5H for a GRU, H for an RNN, y included.
+    x is held, not copied: it must not change until backward.
+
+    Of a forward with `save="recompute"` the buffer has no gates: H values for every cell, and for an LSTM H more every
+    S steps. Backward goes through time S steps at a time, from the end, and first runs them forward again, which adds a
+    third to the arithmetic of a training step. S is about the larger of 256/N and sqrt(T/5). Outputs, dx and the
+    gradient of the state are those of `save="all"` (bit for bit on the compiled backend); weight gradients differ by
+    rounding, since their sums go through the steps in another order.
 
     A tape is used once. `backward(tape, retain=True)` keeps it for another time; `forward(..., tape=old)` takes its
     memory for a new tape, after which the old one is void.

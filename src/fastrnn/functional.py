@@ -142,6 +142,7 @@ def forward(
     mask: Any = None,
     dropout: Any = None,
     tape: Tape | None = None,
+    save: str = "all",
     batch_first: bool = False,
 ) -> tuple[Array, Any, Tape]:
     """Run a stack over a sequence and keep what `backward` needs.
@@ -155,6 +156,8 @@ def forward(
         is more than one layer, and when all arguments have been found good: no random number is drawn in vain.
     tape : Tape, optional
         An old tape whose memory is taken over. It is void afterwards.
+    save : {"all", "recompute"}
+        Whether the tape holds the gates, or backward computes them again: see `Tape`.
 
     Returns
     -------
@@ -180,12 +183,14 @@ def forward(
     if tape is not None and not isinstance(tape, Tape):
         message = f"tape is a {type(tape).__name__}; it must be a Tape from an earlier forward"
         raise TypeError(message)
+    recompute = _validate.choice("save", save, ("all", "recompute")) == "recompute"
     y = _new_output(spec, steps, batch, batch_first, x.dtype)
     hn, cn = _new_state(spec, batch, x.dtype)
     if draw and spec.num_layers > 1:
         shape = (spec.num_layers - 1, *y.shape)
         dropout = _validate.dropout_masks(draw(shape), spec, steps, batch, True)
-    buffer = module.make_tape(packed, steps, batch, tape.memory_for(packed.backend) if tape is not None else None)
+    old = tape.memory_for(packed.backend) if tape is not None else None
+    buffer = module.make_tape(packed, steps, batch, old, recompute)
     module.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, buffer)
     new = Tape(packed, buffer, x, y, h0, c0, lengths, reset, mask, dropout, batched, batch_first)
     visible = _as_given(y, batched, batch_first).view()

@@ -54,9 +54,37 @@ static void check_plan(void) {
   p.activation = FASTRNN_RELU;
   expect("an LSTM with relu", plan(p, &sizes), FASTRNN_UNSUPPORTED);
   p = small_lstm();
+  p.save = FASTRNN_SAVE_RECOMPUTE + 1;
+  expect("something else to save", plan(p, &sizes), FASTRNN_BAD_PROBLEM);
+  p = small_lstm();
   p.isa = 1000;
   expect("an instruction set that is not there", plan(p, &sizes), FASTRNN_UNKNOWN_ISA);
   expect("a name that is not there", fastrnn_set_isa("none"), FASTRNN_UNKNOWN_ISA);
+}
+
+static void check_recompute(void) {
+  fastrnn_sizes all, sizes;
+  fastrnn_problem p = small_lstm();
+  p.T = 1000;
+  p.L = 1;
+  expect("a tape of everything", plan(p, &all), FASTRNN_OK);
+  p.save = FASTRNN_SAVE_RECOMPUTE;
+  p.segment = 100;
+  expect("a tape of checkpoints", plan(p, &sizes), FASTRNN_OK);
+  if (sizes.tape * 100 != all.tape / 5) {
+    printf("tapes: got %lld and %lld\n", (long long)sizes.tape, (long long)all.tape);
+    ++failures;
+  }
+  p.segment = UINT32_MAX;
+  expect("one segment", plan(p, &sizes), FASTRNN_OK);
+  char memory[128];
+  void* aligned = memory + (64 - (uintptr_t)memory % 64);
+  fastrnn_backward_args b;
+  memset(&b, 0, sizeof b);
+  b.struct_size = sizeof b;
+  b.packed_backward = b.workspace = b.tape = aligned;
+  b.x = b.y = memory;
+  expect("recompute without the weights", fastrnn_backward(&p, &b), FASTRNN_NULL_POINTER);
 }
 
 static void check_large_sizes(void) {
@@ -113,6 +141,7 @@ static void check_runs(void) {
 
 int main(void) {
   check_plan();
+  check_recompute();
   check_large_sizes();
   check_runs();
   if (failures == 0) puts("ok");

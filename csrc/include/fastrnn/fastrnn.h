@@ -54,6 +54,12 @@ typedef enum fastrnn_split {
   FASTRNN_SPLIT_HIDDEN = 3 /* hidden units, one barrier a step */
 } fastrnn_split;
 
+/* What forward leaves on the tape for backward. */
+typedef enum fastrnn_save {
+  FASTRNN_SAVE_ALL = 0,
+  FASTRNN_SAVE_RECOMPUTE = 1 /* no gates, c every few steps: backward computes them again */
+} fastrnn_save;
+
 typedef struct fastrnn_problem {
   uint32_t struct_size;
   uint32_t cell;       /* fastrnn_cell */
@@ -68,6 +74,8 @@ typedef struct fastrnn_problem {
   uint32_t retain;  /* backward leaves the tape as it is (its workspace is then larger) */
   uint32_t threads; /* the plan may use up to this many, 0 as 1; the results do not depend on it */
   uint32_t split;   /* 0: the plan chooses; else a fastrnn_split, for tests and measurements */
+  uint32_t save;    /* fastrnn_save, the same forward and backward */
+  uint32_t segment; /* recompute: steps between two checkpoints; 0: the plan chooses */
 } fastrnn_problem;
 
 typedef struct fastrnn_sizes {
@@ -83,7 +91,8 @@ typedef struct fastrnn_sizes {
 } fastrnn_sizes;
 
 /* Sizes for a problem. Packed weights and tapes belong to the instruction set they were made for, packed sizes do not depend
- * on T and N. Workspaces are for one problem: every field, threads, split and retain too, must be what it was here. */
+ * on T and N. Tapes are for one T, N, save and segment; workspaces for one problem: every field, threads, split and retain too,
+ * must be what it was here. */
 fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes);
 
 /* weights: flat [sizes.weights], per layer and direction weight_ih [G*H,I], weight_hh [G*H,H], bias_ih, bias_hh [G*H].
@@ -119,6 +128,8 @@ typedef struct fastrnn_backward_args {
   uint32_t struct_size;
   uint32_t accumulate; /* 1: add to dweights instead of writing it */
   const void* packed_backward;
+  const void*
+      packed; /* as forward's; read only if problem.save is FASTRNN_SAVE_RECOMPUTE, else may be null */
   const void* x;
   int64_t x_t, x_n;
   const void* y;

@@ -48,7 +48,9 @@ class Backend(Protocol):
 
     def pack(self, spec: Spec, weights: Array) -> Packed: ...
 
-    def make_tape(self, packed: Any, steps: int, batch: int, reuse: object | None = None) -> object: ...
+    def make_tape(
+        self, packed: Any, steps: int, batch: int, reuse: object | None = None, recompute: bool = False
+    ) -> object: ...
 
     def forward(
         self, packed: Any, x: Array, y: Array, h0: Array | None, c0: Array | None, hn: Array, cn: Array | None,

@@ -20,6 +20,8 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         FASTRNN_CLAMP
         FASTRNN_F32
         FASTRNN_F64
+        FASTRNN_SAVE_ALL
+        FASTRNN_SAVE_RECOMPUTE
 
     ctypedef struct fastrnn_problem:
         uint32_t struct_size
@@ -37,6 +39,8 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         uint32_t retain
         uint32_t threads
         uint32_t split
+        uint32_t save
+        uint32_t segment
 
     ctypedef struct fastrnn_sizes:
         uint32_t struct_size
@@ -73,6 +77,7 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         uint32_t struct_size
         uint32_t accumulate
         const void* packed_backward
+        const void* packed
         const void* x
         int64_t x_t
         int64_t x_n

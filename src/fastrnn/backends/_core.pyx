@@ -28,6 +28,8 @@ cdef enum:
 
 # What `force_split` set: 0 while the plan chooses.
 cdef uint32_t forced_split = 0
+# What `force_segment` set: 0 while the plan chooses.
+cdef uint32_t forced_segment = 0
 SPLITS = ("chosen", "none", "batch", "hidden")
 
 
@@ -66,10 +68,14 @@ cdef class Buffer:
 
     cdef void* memory
     cdef readonly int64_t nbytes
+    cdef uint32_t save     # of a tape: what it holds
+    cdef uint32_t segment  # and how far apart its checkpoints are, 0 as the plan chooses
 
     def __cinit__(self, int64_t nbytes):
         self.memory = NULL
         self.nbytes = nbytes
+        self.save = FASTRNN_SAVE_ALL
+        self.segment = 0
         cdef size_t alignment = HUGE_PAGE if nbytes >= 2 * HUGE_PAGE else LINE
         if posix_memalign(&self.memory, alignment, <size_t>(nbytes if nbytes > 0 else LINE)) != 0:
             self.memory = NULL
@@ -100,12 +106,13 @@ cdef class Packed:
     def backend(self):
         return NAME
 
-    cdef plan(self, int64_t steps, int64_t batch, bint retain):
+    cdef plan(self, int64_t steps, int64_t batch, bint retain, uint32_t save, uint32_t segment):
         # Under the GIL; callers copy problem and sizes before they release it.
         cdef uint32_t threads = <uint32_t>fastrnn_get_num_threads()
         if (
             self.problem.T == steps and self.problem.N == batch and self.problem.retain == retain
             and self.problem.threads == threads and self.problem.split == forced_split
+            and self.problem.save == save and self.problem.segment == segment
         ):
             return
         cdef fastrnn_problem problem = self.problem
@@ -114,6 +121,8 @@ cdef class Packed:
         problem.retain = retain
         problem.threads = threads
         problem.split = forced_split
+        problem.save = save
+        problem.segment = segment
         check(fastrnn_plan(&problem, &self.sizes))
         self.problem = problem
 
@@ -168,12 +177,19 @@ def pack(spec, weights):
     return packed
 
 
-def make_tape(Packed packed not None, int64_t steps, int64_t batch, reuse=None):
+def make_tape(Packed packed not None, int64_t steps, int64_t batch, reuse=None, bint recompute=False):
     """Memory for what backward needs of `steps` x `batch`; that of `reuse` if it is large enough."""
-    packed.plan(steps, batch, False)
+    cdef uint32_t save = FASTRNN_SAVE_RECOMPUTE if recompute else FASTRNN_SAVE_ALL
+    cdef uint32_t segment = forced_segment
+    packed.plan(steps, batch, False, save, segment)
+    cdef Buffer tape
     if isinstance(reuse, Buffer) and (<Buffer>reuse).nbytes >= packed.sizes.tape:
-        return reuse
-    return Buffer(packed.sizes.tape)
+        tape = <Buffer>reuse
+    else:
+        tape = Buffer(packed.sizes.tape)
+    tape.save = save
+    tape.segment = segment
+    return tape
 
 
 cdef inline void* data(array) noexcept:
@@ -196,7 +212,10 @@ def forward(
     cdef fastrnn_sizes sizes
     cdef fastrnn_status status
     memset(&a, 0, sizeof(a))
-    packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), False)
+    if tape is None:
+        packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), False, FASTRNN_SAVE_ALL, 0)
+    else:
+        packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), False, tape.save, tape.segment)
     problem, sizes = packed.problem, packed.sizes  # before an allocation lets another thread plan
     if tape is not None and tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
@@ -231,7 +250,7 @@ def backward(
     cdef fastrnn_sizes sizes
     cdef fastrnn_status status
     memset(&a, 0, sizeof(a))
-    packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), retain)
+    packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), retain, tape.save, tape.segment)
     problem, sizes = packed.problem, packed.sizes  # before an allocation lets another thread plan
     if tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
@@ -240,6 +259,7 @@ def backward(
     a.struct_size = sizeof(a)
     a.accumulate = accumulate
     a.packed_backward = panels.memory
+    a.packed = packed.forward.memory
     a.x, a.x_t, a.x_n = data(x), stride(x, 0), stride(x, 1)
     a.y, a.y_t, a.y_n = data(y), stride(y, 0), stride(y, 1)
     a.h0, a.c0 = data(h0), data(c0)
@@ -323,6 +343,12 @@ def force_split(name):
     if name is not None and name not in SPLITS:
         raise ValueError(f"force_split: got {name!r}, it must be one of {SPLITS} or None")
     forced_split = 0 if name is None else SPLITS.index(name)
+
+
+def force_segment(steps):
+    """For tests: the steps between two checkpoints of tapes made from now on; None: the plan chooses again."""
+    global forced_segment
+    forced_segment = 0 if steps is None else steps
 
 
 cdef isa_error(source, name, fastrnn_status status):

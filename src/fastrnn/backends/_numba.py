@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from .._spec import Spec
 from . import _numba_kernels as compiled
-from ._stack import Array, Flags, Packed, Saved, Schedule, Twin
+from ._stack import Array, Flags, Packed, Saved, Schedule, Twin, force_segment
 
-__all__ = ["NAME", "Packed", "backward", "config", "forward", "make_tape", "pack"]
+__all__ = ["NAME", "Packed", "backward", "config", "force_segment", "forward", "make_tape", "pack"]
 
 NAME = "numba"
 

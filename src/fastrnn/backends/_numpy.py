@@ -29,9 +29,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._spec import Spec
-from ._stack import Array, Flags, Packed, Saved, Schedule, Twin
+from ._stack import Array, Flags, Packed, Saved, Schedule, Twin, force_segment
 
-__all__ = ["NAME", "Packed", "backward", "config", "forward", "make_tape", "pack"]
+__all__ = ["NAME", "Packed", "backward", "config", "force_segment", "forward", "make_tape", "pack"]
 
 NAME = "numpy"
 

@@ -9,6 +9,7 @@ Letters: T steps, N batch, I input, H hidden, G gates, D directions, L layers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -43,6 +44,15 @@ class Schedule:
     def steps(self, count: int) -> range:
         """Step numbers in the order in which this direction runs."""
         return range(count - 1, -1, -1) if self.reverse else range(count)
+
+    def segments(self, steps: int, length: int) -> list[slice]:
+        """Consecutive steps, `length` at a time but for the last, in that order; one segment if there are no steps."""
+        pieces = [slice(start, min(start + length, steps)) for start in range(0, max(steps, 1), length)]
+        return [slice(steps - p.stop, steps - p.start) for p in pieces] if self.reverse else pieces
+
+    def part(self, steps: slice) -> Schedule:
+        """The same for a segment."""
+        return Schedule(self.reverse, *(None if a is None else a[steps] for a in (self.zero, self.run, self.live)))
 
 
 def schedules(
@@ -86,6 +96,39 @@ def states_before(states: Array, initial: Array | None, schedule: Schedule) -> A
     if schedule.zero is not None:
         before[schedule.zero] = 0
     return before
+
+
+def state_before(states: Array, initial: Array | None, schedule: Schedule, segment: slice) -> Array | None:
+    """State (N, H) before a segment, from the states (T, N, H) after every step; None: zeros."""
+    if not schedule.reverse:
+        return initial if segment.start == 0 else states[segment.start - 1]
+    if segment.stop == len(states):
+        return initial
+    after = states[segment.stop]
+    if schedule.live is None:
+        return after
+    return np.where(schedule.live[segment.stop, :, None], after, after.dtype.type(0) if initial is None else initial)
+
+
+_forced_segment = 0
+
+
+def force_segment(steps: int | None) -> None:
+    """For tests: the length of a segment on tapes made from now on; None: chosen again."""
+    global _forced_segment
+    _forced_segment = steps or 0
+
+
+def segment_steps(spec: Spec, steps: int, batch: int) -> int:
+    """Steps between two checkpoints, for every twin the rule of the compiled core's plan.
+
+    At least 256 rows, 1 MB of gates, and sqrt(T/5) steps, where checkpoints and one segment together are smallest.
+    """
+    if _forced_segment:
+        return _forced_segment
+    rows = max(256, 2**20 // (4 * spec.hidden_size * spec.dtype.itemsize))
+    length = max(-(-rows // max(batch, 1)), math.isqrt(steps // 5) + 1 if spec.cell == "lstm" else 1)
+    return min(length, max(steps, 1))
 
 
 class Kernels(Protocol):
@@ -148,33 +191,48 @@ class TapeBuffer:
     """What backward needs of one forward besides its arguments, in one block of memory.
 
     gates and aux (see `Kernels.forward_steps`) of every direction, None where the cell has none; outputs: y of
-    every layer but the last.
+    every layer but the last. With `recompute` no gates and no aux but checkpoints: the LSTM's c after every `segment`
+    steps.
     """
 
-    def __init__(self, spec: Spec, steps: int, batch: int, reuse: object | None) -> None:
-        saves_gates = spec.cell != "rnn"  # the slope of tanh and relu is known from the output
-        saves_aux = spec.cell == "lstm" or (spec.cell == "gru" and spec.reset_after)
+    def __init__(self, spec: Spec, steps: int, batch: int, reuse: object | None, recompute: bool) -> None:
+        self.recompute = recompute
+        self.segment = segment_steps(spec, steps, batch) if recompute else max(steps, 1)
         hidden, directions = spec.hidden_size, spec.directions
         count = spec.num_layers * directions
-        widths = [spec.gates * hidden * saves_gates] * count + [hidden * saves_aux] * count
-        widths += [directions * hidden] * (spec.num_layers - 1)
-        size = steps * batch * sum(widths)
+        ends = -(-steps // self.segment)
+        shapes = [(steps, batch, spec.gates * hidden * (saves_gates(spec) and not recompute))] * count
+        shapes += [(steps, batch, hidden * (saves_aux(spec) and not recompute))] * count
+        shapes += [(ends, batch, hidden * (spec.cell == "lstm" and recompute))] * count
+        shapes += [(steps, batch, directions * hidden)] * (spec.num_layers - 1)
+        size = sum(math.prod(shape) for shape in shapes)
         memory = reuse.memory if isinstance(reuse, TapeBuffer) else None
         if memory is None or memory.dtype != spec.dtype or memory.size < size:
             memory = np.empty(size, spec.dtype)
         self.memory: Array = memory
-        parts = iter(_cut(memory, steps, batch, widths))
+        parts = _cut(memory, shapes)
         self.gates = [next(parts) for _ in range(count)]
         self.aux = [next(parts) for _ in range(count)]
+        self.checkpoints = [next(parts) for _ in range(count)]
         self.outputs = [next(parts) for _ in range(spec.num_layers - 1)]
 
 
-def _cut(memory: Array, steps: int, batch: int, widths: list[int]) -> Iterator[Any]:
-    """Consecutive (T, N, width) views of one buffer; None for width 0."""
+def saves_gates(spec: Spec) -> bool:
+    """Not the RNN: the slope of tanh and relu is known from the output."""
+    return spec.cell != "rnn"
+
+
+def saves_aux(spec: Spec) -> bool:
+    """Whether there is something besides the gates that backward needs."""
+    return spec.cell == "lstm" or (spec.cell == "gru" and spec.reset_after)
+
+
+def _cut(memory: Array, shapes: list[tuple[int, int, int]]) -> Iterator[Any]:
+    """Consecutive views of one buffer; None for width 0."""
     start = 0
-    for width in widths:
-        stop = start + steps * batch * width
-        yield memory[start:stop].reshape(steps, batch, width) if width else None
+    for shape in shapes:
+        stop = start + math.prod(shape)
+        yield memory[start:stop].reshape(shape) if shape[2] else None
         start = stop
 
 
@@ -194,9 +252,11 @@ class Twin:
         prepared = tuple(self.kernels.prepare(spec, *group, *none) for group in groups)
         return Packed(spec, self.name, "", prepared)
 
-    def make_tape(self, packed: Packed, steps: int, batch: int, reuse: object | None = None) -> TapeBuffer:
+    def make_tape(
+        self, packed: Packed, steps: int, batch: int, reuse: object | None = None, recompute: bool = False
+    ) -> TapeBuffer:
         """Buffer for one forward of T steps and N rows; takes over the memory of `reuse` if that is large enough."""
-        return TapeBuffer(packed.spec, steps, batch, reuse)
+        return TapeBuffer(packed.spec, steps, batch, reuse, recompute)
 
     def forward(
         self, packed: Packed, x: Array, y: Array, h0: Array | None, c0: Array | None, hn: Array, cn: Array | None,
@@ -208,8 +268,9 @@ class Twin:
         steps, batch = x.shape[:2]
         plan = schedules(spec, steps, lengths, reset, mask)
         scratch: Array | None = None
-        if tape is None or spec.cell == "rnn":
-            scratch = np.empty((steps, batch, spec.gates * spec.hidden_size), spec.dtype)
+        if tape is None or tape.recompute or not saves_gates(spec):
+            length = steps if tape is None else min(steps, tape.segment)
+            scratch = np.empty((length, batch, spec.gates * spec.hidden_size), spec.dtype)
         with np.errstate(all="ignore"):
             for layer in range(spec.num_layers):
                 out = y
@@ -231,11 +292,16 @@ class Twin:
         gates = scratch if scratch is not None or tape is None else tape.gates[k]
         assert gates is not None
         aux = None if tape is None else tape.aux[k]
+        ends = None if tape is None else tape.checkpoints[k]
         half = _half(spec, y, k)
-        h = _state(spec, x.shape[1], h0, k)
-        c = _state(spec, x.shape[1], c0, k) if spec.cell == "lstm" else None
-        self.kernels.project(weights, x, gates)
-        h, c = self.kernels.forward_steps(weights, gates, aux, half, h, c, schedule)
+        h = _state(spec, x.shape[1], None if h0 is None else h0[k])
+        c = _state(spec, x.shape[1], None if c0 is None else c0[k]) if spec.cell == "lstm" else None
+        for i, part in enumerate(schedule.segments(len(x), len(x) or 1 if tape is None else tape.segment)):
+            part_gates = gates[: part.stop - part.start]
+            self.kernels.project(weights, x[part], part_gates)
+            h, c = self.kernels.forward_steps(weights, part_gates, aux, half[part], h, c, schedule.part(part))
+            if ends is not None and len(ends):
+                ends[i] = c
         hn[k] = h
         if cn is not None and c is not None:
             cn[k] = c
@@ -270,20 +336,48 @@ class Twin:
                 for direction, schedule in enumerate(plan):
                     k = layer * spec.directions + direction
                     half = _half(spec, out, k)
-                    saved = _saved(spec, tape, half, h0, c0, k, schedule)
-                    dh = _state(spec, x.shape[1], dhn, k)
-                    dc = _state(spec, x.shape[1], dcn, k) if spec.cell == "lstm" else None
+                    dh = _state(spec, x.shape[1], None if dhn is None else dhn[k])
+                    dc = _state(spec, x.shape[1], None if dcn is None else dcn[k]) if spec.cell == "lstm" else None
                     dhalf = None if dy is None else _half(spec, dy, k)
-                    dgates, dnew = self.kernels.backward_steps(packed.weights[k], saved, dhalf, dh, dc, schedule)
+                    wanted = None if weight_views is None else weight_views[k * per : (k + 1) * per]
+                    first = None if h0 is None else h0[k], None if c0 is None else c0[k]
+                    pieces = schedule.segments(len(x), tape.segment)
+                    for i in reversed(range(len(pieces))):
+                        part, run = pieces[i], schedule.part(pieces[i])
+                        saved = self._saved(packed, tape, k, i, part, source, half, *first, schedule)
+                        dgates, dnew = self.kernels.backward_steps(
+                            packed.weights[k], saved, None if dhalf is None else dhalf[part], dh, dc, run
+                        )
+                        below = None if dsource is None else dsource[part]
+                        self._products(packed, k, source[part], saved, dgates, dnew, run.run, below, wanted)
                     if dh0 is not None:
                         dh0[k] = dh
                     if dc0 is not None and dc is not None:
                         dc0[k] = dc
-                    wanted = None if weight_views is None else weight_views[k * per : (k + 1) * per]
-                    self._products(packed, k, source, saved, dgates, dnew, schedule.run, dsource, wanted)
                 dy = dsource
                 if layer > 0 and dropout is not None and dy is not None:
                     dy *= dropout[layer - 1]
+
+    def _saved(
+        self, packed: Packed, tape: TapeBuffer, k: int, i: int, part: slice, x: Array, y: Array, h0: Array | None,
+        c0: Array | None, schedule: Schedule,
+    ) -> Saved:  # fmt: skip
+        """Segment i of direction k, from the tape or computed again from the state before it."""
+        spec, weights, now = packed.spec, packed.weights[k], schedule.part(part)
+        gates, aux = tape.gates[k], tape.aux[k]
+        h = state_before(y, h0, schedule, part)
+        c = c0 if i == 0 or not tape.recompute or spec.cell != "lstm" else tape.checkpoints[k][i - 1]
+        if tape.recompute and saves_gates(spec):
+            steps, batch = part.stop - part.start, x.shape[1]
+            gates = np.empty((steps, batch, spec.gates * spec.hidden_size), spec.dtype)
+            aux = np.empty((steps, batch, spec.hidden_size), spec.dtype) if saves_aux(spec) else None
+            self.kernels.project(weights, x[part], gates)
+            again = np.empty((steps, batch, spec.hidden_size), spec.dtype)  # y is there already
+            start = _state(spec, batch, h), _state(spec, batch, c) if spec.cell == "lstm" else None
+            self.kernels.forward_steps(weights, gates, aux, again, *start, now)
+        # unlike y, the cell states are kept through padding: no look at `live` is needed, nor harmful
+        c_before = states_before(aux, c, now) if spec.cell == "lstm" and aux is not None else None
+        return Saved(gates, aux, y[part], states_before(y[part], h, now), c_before)
 
     def _products(
         self, packed: Packed, k: int, x: Array, saved: Saved, dgates: Array, dnew: Array | None, run: Flags | None,
@@ -331,26 +425,11 @@ def _half(spec: Spec, y: Array, k: int) -> Array:
     return y[:, :, start : start + spec.hidden_size]
 
 
-def _state(spec: Spec, batch: int, states: Array | None, k: int) -> Array:
-    """Working copy (N, H) of state k; zeros if there is none."""
-    if states is None:
-        return np.zeros((batch, spec.hidden_size), spec.dtype)
-    copy: Array = states[k].copy()
-    return copy
+def _state(spec: Spec, batch: int, state: Array | None) -> Array:
+    """Working copy (N, H) of a state; zeros if there is none."""
+    return np.zeros((batch, spec.hidden_size), spec.dtype) if state is None else state.copy()
 
 
 def _rows(values: Array, run: Flags | None) -> Array:
     """(T, N, K) as the (M, K) of its rows that ran."""
     return values.reshape(-1, values.shape[2]) if run is None else values[run]
-
-
-def _saved(
-    spec: Spec, tape: TapeBuffer, y: Array, h0: Array | None, c0: Array | None, k: int, schedule: Schedule
-) -> Saved:
-    """Direction k's part of the tape."""
-    h_before = states_before(y, None if h0 is None else h0[k], schedule)
-    c_before = None
-    if spec.cell == "lstm":
-        # unlike y, the cell states on the tape are kept through padding: no look at `live` is needed, nor harmful
-        c_before = states_before(tape.aux[k], None if c0 is None else c0[k], schedule)
-    return Saved(tape.gates[k], tape.aux[k], y, h_before, c_before)
