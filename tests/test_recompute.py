@@ -27,6 +27,17 @@ NAMES = (
     "mask_deep", "mask_never", "reset_mask", "everything", "everything_bare", "only_dx", "only_dweights",
     "only_dstate", "accumulate", "long_ragged", "wide",
 )  # fmt: skip
+WEIGHTS = {
+    "h33",
+    "deep",
+    "ragged_deep",
+    "reset_deep",
+    "mask_deep",
+    "everything",
+    "everything_bare",
+    "accumulate",
+    "wide",
+}
 cells = pytest.mark.parametrize("cell", list(CELLS))
 
 
@@ -62,7 +73,7 @@ def test_it_gives_what_a_whole_tape_gives(system: System, cell: str, dtype: str,
 
 
 @cells
-@pytest.mark.parametrize("problem", EXACT, ids=lambda p: p.name)
+@pytest.mark.parametrize("problem", [p for p in EXACT if p.name in WEIGHTS], ids=lambda p: p.name)
 def test_it_is_exact(system: System, cell: str, problem: Any) -> None:
     """With integers no sum depends on its order, so weight gradients too are the same numbers."""
     want = reference(problem, cell, train=True, exact=True)

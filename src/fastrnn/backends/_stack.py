@@ -100,14 +100,15 @@ def states_before(states: Array, initial: Array | None, schedule: Schedule) -> A
 
 def state_before(states: Array, initial: Array | None, schedule: Schedule, segment: slice) -> Array | None:
     """State (N, H) before a segment, from the states (T, N, H) after every step; None: zeros."""
-    if not schedule.reverse:
-        return initial if segment.start == 0 else states[segment.start - 1]
-    if segment.stop == len(states):
+    edge = segment.stop if schedule.reverse else segment.start - 1
+    if edge in (-1, len(states)):
         return initial
-    after = states[segment.stop]
-    if schedule.live is None:
+    after: Array = states[edge]
+    if not schedule.reverse or schedule.live is None:
         return after
-    return np.where(schedule.live[segment.stop, :, None], after, after.dtype.type(0) if initial is None else initial)
+    first = after.dtype.type(0) if initial is None else initial
+    before: Array = np.where(schedule.live[edge, :, None], after, first)
+    return before
 
 
 _forced_segment = 0
