@@ -1,6 +1,6 @@
 """What `save="recompute"` saves and costs: peak memory and time of a training step beside those of `save="all"`.
 
-    python bench/bench_memory.py lstm,32,100,256,256 lstm,16,1000,128,128          # cell,N,T,I,H ...
+    python bench/bench_recompute.py lstm,32,100,256,256 lstm,16,1000,128,128          # cell,N,T,I,H ...
 
 One thread, float32, compiled backend. The peak is what the resident set of a fresh process grows by over one training
 step (forward, then backward with all gradients), beyond x, dy and the packed weights: outputs, tape, workspace and
