@@ -117,8 +117,7 @@ struct RecomputeMemory {
 };
 struct BackwardMemory {
   void* zero;
-  DirectionForward
-      direction[2];  // h_of and c_of [segments][N]: where the states before each segment lie
+  DirectionForward direction[2];  // h_of and c_of [segments][N]: the states before each
   void* tables[2];
   RecomputeMemory again;
   void* dgates[2];  // RNN, or when the tape is retained

@@ -75,10 +75,8 @@ struct RowSource {
   int64_t c_row;      // bytes of one of them
   bool
       c_by_row;  // true: one for each processed row (tape); false: one for each n, updated in place
-  int64_t
-      c_steps;  // updated in place, but anew every c_steps steps: the last of each stay (checkpoints)
-  char*
-      spare;  // rows of h, one for each n, to write instead of y, which holds its values already; or null
+  int64_t c_steps;    // the latter: in new rows after every c_steps steps; the old ones stay
+  char* spare;        // rows, one for each n, to write h into instead of y, which has it; or null
   int64_t spare_row;  // bytes of one of them
   int64_t tape_rows;  // rows counted so far
 };
@@ -139,12 +137,11 @@ struct WeightGradArgs {
   const void* const* h;  // [R] -> [H]
   const void* rh;        // GRU with reset before: [R][Hp]
   void* panels;          // sums: (X*I + U*H + 4) * Hp elements
-  bool first,
-      last;     // of the calls whose rows belong together: sums begin at zero, sums are written out
-  void* dw_ih;  // [G*H,I]
-  void* dw_hh;  // [G*H,H]
-  void* db_ih;  // [G*H] or null
-  void* db_hh;  // [G*H] or null
+  bool first, last;      // call of a row of calls: sums begin at zero; sums are written out
+  void* dw_ih;           // [G*H,I]
+  void* dw_hh;           // [G*H,H]
+  void* db_ih;           // [G*H] or null
+  void* db_hh;           // [G*H] or null
   bool accumulate;
 };
 

@@ -179,8 +179,8 @@ class Recurrent(Generic[S]):
         tape : Tape, optional
             An old tape whose memory is taken over. It is void afterwards.
         save : {"all", "recompute"}
-            Whether the tape holds the gates, or backward computes them again, which takes as long as one more forward
-            and leaves the tape a sixth of its size or less: see `Tape`.
+            Whether the tape holds the gates, or backward computes them again: a tape of a fifth of the size for an LSTM
+            or a GRU, and a third more time for forward and backward. See `Tape`.
 
         Returns
         -------

@@ -128,8 +128,7 @@ typedef struct fastrnn_backward_args {
   uint32_t struct_size;
   uint32_t accumulate; /* 1: add to dweights instead of writing it */
   const void* packed_backward;
-  const void*
-      packed; /* as forward's; read only if problem.save is FASTRNN_SAVE_RECOMPUTE, else may be null */
+  const void* packed; /* as forward's; may be null but for FASTRNN_SAVE_RECOMPUTE */
   const void* x;
   int64_t x_t, x_n;
   const void* y;

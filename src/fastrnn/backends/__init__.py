@@ -50,7 +50,8 @@ class Backend(Protocol):
 
     def make_tape(
         self, packed: Any, steps: int, batch: int, reuse: object | None = None, recompute: bool = False
-    ) -> object: ...
+    ) -> object:
+        """Memory for one forward; with `recompute` it holds no gates, and backward computes them again."""
 
     def forward(
         self, packed: Any, x: Array, y: Array, h0: Array | None, c0: Array | None, hn: Array, cn: Array | None,
