@@ -1,5 +1,6 @@
 // Random problems through the C interface: with several threads, and with every way to share the work, the results have the
-// bits they have with one; nothing outside the buffers is written. Run by CTest, and under the sanitizers by .ci/run
+// bits they have with one; all but the weight gradients have them also where gates are computed again; nothing outside the
+// buffers is written. Run by CTest, and under the sanitizers by .ci/run
 // (FASTRNN_SANITIZE). Usage: test_random [problems] [seed]
 #include <cstdint>
 #include <cstdio>
@@ -81,6 +82,8 @@ Case random_case(Random& random) {
   p.bias = static_cast<uint32_t>(draw(random, 0, 1));
   p.retain = static_cast<uint32_t>(draw(random, 0, 1));
   p.isa = -1;
+  p.save = static_cast<uint32_t>(draw(random, 0, 1));
+  p.segment = static_cast<uint32_t>(draw(random, 0, 4));
   const auto cells = static_cast<size_t>(p.T * p.N);
   if (draw(random, 0, 1) != 0) {
     for (int64_t n = 0; n < p.N; ++n) c.lengths.push_back(draw(random, 0, p.T));
@@ -153,6 +156,7 @@ std::vector<Buffer> run(const Case& c, uint32_t threads, uint32_t split) {
   fastrnn_backward_args b{};
   b.struct_size = sizeof b;
   b.packed_backward = packed_backward.data();
+  b.packed = p.save == FASTRNN_SAVE_RECOMPUTE ? packed.data() : nullptr;
   b.x = f.x;
   b.x_t = f.x_t;
   b.x_n = f.x_n;
@@ -191,23 +195,26 @@ std::vector<Buffer> run(const Case& c, uint32_t threads, uint32_t split) {
 void describe(const Case& c, uint32_t threads, uint32_t split, const char* what) {
   const fastrnn_problem& p = c.problem;
   std::printf(
-      "%s: cell %u dtype %u T %lld N %lld I %lld H %lld L %lld D %u lengths %d reset %d mask %d, "
-      "%u threads, split %u\n",
+      "%s: cell %u dtype %u T %lld N %lld I %lld H %lld L %lld D %u lengths %d reset %d mask %d "
+      "save %u "
+      "segment %u, %u threads, split %u\n",
       what, p.cell, p.dtype, static_cast<long long>(p.T), static_cast<long long>(p.N),
       static_cast<long long>(p.I), static_cast<long long>(p.H), static_cast<long long>(p.L), p.D,
-      !c.lengths.empty(), !c.reset.empty(), !c.mask.empty(), threads, split);
+      !c.lengths.empty(), !c.reset.empty(), !c.mask.empty(), p.save, p.segment, threads, split);
 }
 
-bool agrees(const Case& c, const std::vector<Buffer>& expected, uint32_t threads, uint32_t split) {
+// `count` of the outputs have the expected bits.
+bool agrees(const Case& c, const std::vector<Buffer>& expected, uint32_t threads, uint32_t split,
+            size_t count) {
   std::vector<Buffer> got = run(c, threads, split);
   if (got.empty()) {
     describe(c, threads, split, "written outside of a buffer");
     return false;
   }
-  for (size_t i = 0; i < got.size(); ++i) {
+  for (size_t i = 0; i < count; ++i) {
     Buffer& a = const_cast<Buffer&>(expected[i]);
     if (std::memcmp(a.data(), got[i].data(), got[i].size()) == 0) continue;
-    describe(c, threads, split, "other bits than with one thread");
+    describe(c, threads, split, "other bits");
     return false;
   }
   return true;
@@ -222,8 +229,10 @@ bool check(Random& random) {
   }
   bool good = true;
   for (uint32_t split = FASTRNN_SPLIT_CHOSEN; split <= FASTRNN_SPLIT_HIDDEN; ++split)
-    good = agrees(c, expected, static_cast<uint32_t>(draw(random, 2, 4)), split) && good;
-  return good;
+    good = agrees(c, expected, static_cast<uint32_t>(draw(random, 2, 4)), split, 7) && good;
+  Case other = c;
+  other.problem.save = FASTRNN_SAVE_ALL + FASTRNN_SAVE_RECOMPUTE - c.problem.save;
+  return agrees(other, expected, 1, FASTRNN_SPLIT_CHOSEN, 6) && good;  // the last is dweights
 }
 
 }  // namespace
