@@ -1,6 +1,7 @@
 #include "driver.hpp"
 
 #include <cstring>
+#include <new>
 
 #include "forward_calls.hpp"
 #include "places.hpp"
@@ -9,6 +10,8 @@
 
 namespace fastrnn {
 namespace {
+
+using ForwardKernel = void (*)(const ForwardArgs&);
 
 // One layer of a forward call: where it reads and writes.
 struct LayerForward {
@@ -19,9 +22,10 @@ struct LayerForward {
 void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
                      const TapeMemory* tape, const LayerForward& io, int64_t d, int64_t slice,
                      ForwardCall& call) {
-  begin_call(plan, memory.loop, a.packed, io.layer, d, slice, call);
+  const LayerMemory work = memory.layer(plan, io.layer);
+  begin_call(plan, work.loop, a.packed, io.layer, d, slice, call);
   RowSource& source = call.source;
-  const DirectionForward& state = memory.direction[d];
+  const DirectionForward& state = work.direction[d];
   const void* h0 = state_at(plan, a.h0, io.layer, d);
   const void* c0 = state_at(plan, a.c0, io.layer, d);
   begin_states(plan, state, memory.zero, h0, c0, source.n_begin, source.n_end);
@@ -44,18 +48,63 @@ void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const Forw
   }
 }
 
-void forward_layer(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
-                   const TapeMemory* tape, const LayerForward& io) {
-  const auto prepare = [&](int64_t d, int64_t slice, ForwardCall& call) {
-    prepare_forward(plan, a, memory, tape, io, d, slice, call);
-  };
-  const auto finish = [&](int64_t d, const ForwardCall& call) {
-    void* hn = state_at(plan, a.hn, io.layer, d);
-    void* cn = state_at(plan, a.cn, io.layer, d);
-    end_states(plan, memory.direction[d], hn, cn, call.source.n_begin, call.source.n_end);
-  };
-  run_calls(plan, tape != nullptr ? plan.kernels->forward_tape : plan.kernels->forward, prepare,
-            finish);
+void finish_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
+                    int64_t layer, int64_t d, const ForwardCall& call) {
+  void* hn = state_at(plan, a.hn, layer, d);
+  void* cn = state_at(plan, a.cn, layer, d);
+  end_states(plan, memory.layer(plan, layer).direction[d], hn, cn, call.source.n_begin,
+             call.source.n_end);
+}
+
+// Where layer `layer` reads and writes; what lies behind its rows' lengths is zeroed.
+LayerForward begin_layer(const Plan& plan, const fastrnn_forward_args& a,
+                         const ForwardMemory& memory, const TapeMemory* tape, int64_t layer) {
+  const auto inner = [&](int64_t l) { return tape != nullptr ? tape->y(plan, l) : memory.y(l); };
+  LayerForward io{};
+  io.layer = layer;
+  io.rows = tape != nullptr ? count_rows(plan, a.lengths, a.mask) : 0;
+  io.x = layer == 0 ? operand(plan, a.x, a.x_t, a.x_n) : dense(plan, inner(layer - 1));
+  io.y = layer == plan.p.L - 1 ? operand(plan, a.y, a.y_t, a.y_n) : dense(plan, inner(layer));
+  const size_t width = size_of(plan.p.D * plan.p.H * plan.item);
+  for_padding(plan, a.lengths,
+              [&](int64_t t, int64_t n) { std::memset(at(io.y, t, n), 0, width); });
+  if (layer > 0 && a.dropout != nullptr) {
+    apply_dropout(plan, memory.dropped, inner(layer - 1), a.dropout, layer - 1);
+    io.x = dense(plan, memory.dropped);
+  }
+  return io;
+}
+
+void forward_layers(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
+                    const TapeMemory* tape, ForwardKernel kernel) {
+  for (int64_t layer = 0; layer < plan.p.L; ++layer) {
+    const LayerForward io = begin_layer(plan, a, memory, tape, layer);
+    run_calls(
+        plan, kernel,
+        [&](int64_t d, int64_t slice, ForwardCall& call) {
+          prepare_forward(plan, a, memory, tape, io, d, slice, call);
+        },
+        [&](int64_t d, const ForwardCall& call) {
+          finish_forward(plan, a, memory, layer, d, call);
+        });
+  }
+}
+
+void forward_wave(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
+                  const TapeMemory* tape, ForwardKernel kernel) {
+  const int64_t steps = plan.wave_steps, blocks = (plan.p.T + steps - 1) / steps;
+  for (int64_t layer = 0; layer < plan.p.L; ++layer) {
+    const LayerForward io = begin_layer(plan, a, memory, tape, layer);
+    prepare_forward(plan, a, memory, tape, io, 0, 0, *new (memory.calls + layer) ForwardCall);
+    new (memory.wave + layer) WaveLayer{};
+  }
+  wavefront(plan.threads, memory.wave, plan.p.L, blocks, [&](int64_t layer, int64_t block) {
+    ForwardArgs args = memory.calls[layer].args;
+    args.begin = block * steps;
+    if (block + 1 < blocks) args.end = args.begin + steps;
+    kernel(args);
+    if (block + 1 == blocks) finish_forward(plan, a, memory, layer, 0, memory.calls[layer]);
+  });
 }
 
 }  // namespace
@@ -90,28 +139,13 @@ void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_
 void run_forward(const Plan& plan, const fastrnn_forward_args& a) noexcept {
   Arena workspace(a.workspace), kept(a.tape);
   const ForwardMemory memory = forward_memory(plan, workspace);
-  const TapeMemory tape = tape_memory(plan, kept);
+  const TapeMemory all = tape_memory(plan, kept);
+  const TapeMemory* tape = a.tape != nullptr ? &all : nullptr;
   std::memset(memory.zero, 0, size_of(memory.zero_bytes));
-  const int64_t last = plan.p.L - 1, D = plan.p.D;
-
-  LayerForward io{};
-  io.rows = a.tape != nullptr ? count_rows(plan, a.lengths, a.mask) : 0;
-  io.x = operand(plan, a.x, a.x_t, a.x_n);
-  for (io.layer = 0; io.layer <= last; ++io.layer) {
-    void* y = io.layer == last    ? a.y
-              : a.tape != nullptr ? tape.y(plan, io.layer)
-                                  : memory.ys[io.layer & 1];
-    io.y = io.layer == last ? operand(plan, a.y, a.y_t, a.y_n) : dense(plan, y);
-    const size_t width = size_of(D * plan.p.H * plan.item);
-    for_padding(plan, a.lengths,
-                [&](int64_t t, int64_t n) { std::memset(at(io.y, t, n), 0, width); });
-    forward_layer(plan, a, memory, a.tape != nullptr ? &tape : nullptr, io);
-    if (io.layer == last) break;
-    io.x = io.y;
-    if (a.dropout == nullptr) continue;
-    apply_dropout(plan, memory.dropped, y, a.dropout, io.layer);
-    io.x = dense(plan, memory.dropped);
-  }
+  // Dropout's masked copy of what enters a layer is one buffer for all layers.
+  const bool wave = plan.wavefront && a.dropout == nullptr;
+  (wave ? forward_wave : forward_layers)(
+      plan, a, memory, tape, tape != nullptr ? plan.kernels->forward_tape : plan.kernels->forward);
 }
 
 }  // namespace fastrnn

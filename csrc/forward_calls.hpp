@@ -9,12 +9,6 @@
 
 namespace fastrnn {
 
-// What one call of the forward kernel needs; lives while its tasks run.
-struct ForwardCall {
-  RowSource source;
-  ForwardArgs args;
-};
-
 // The part that does not depend on where states lie, what is written and what is kept.
 inline void begin_call(const Plan& plan, const LoopMemory& memory, const void* packed,
                        int64_t layer, int64_t d, int64_t slice, ForwardCall& call) {

@@ -96,6 +96,7 @@ int64_t Plan::chunk_steps(int64_t layer) const noexcept {
     const int64_t enough = (24 + rows - 1) / rows;
     if (steps < enough) steps = enough;
   }
+  if (wavefront && steps > wave_steps) steps = wave_steps;
   return clamp(steps, 1, p.T > 0 ? p.T : 1);
 }
 
@@ -162,6 +163,13 @@ void take_loop(const Plan& plan, Arena& arena, LoopMemory& out) {
   }
 }
 
+LayerMemory take_layer(const Plan& plan, Arena& arena) {
+  LayerMemory out{};
+  for (int64_t d = 0; d < plan.p.D; ++d) take_states(plan, arena, 1, out.direction[d]);
+  take_loop(plan, arena, out.loop);
+  return out;
+}
+
 void take_recompute(const Plan& plan, Arena& arena, RecomputeMemory& out) {
   if (!plan.recompute) return;
   const int64_t N = plan.p.N, rows = plan.segment * N, Hp = round_up(plan.p.H, plan.lanes);
@@ -189,16 +197,28 @@ TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept {
   return out;
 }
 
+LayerMemory ForwardMemory::layer(const Plan& plan, int64_t layer) const noexcept {
+  Arena arena(layers + (plan.wavefront ? layer * layer_bytes : 0));
+  return take_layer(plan, arena);
+}
+
 ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
   const int64_t D = plan.p.D, L = plan.p.L, rows = plan.p.T * plan.p.N,
                 Hp = round_up(plan.p.H, plan.lanes);
   ForwardMemory out{};
   out.zero_bytes = Hp * plan.item;
   out.zero = arena.take(Hp, plan.item);
-  for (int64_t d = 0; d < D; ++d) take_states(plan, arena, 1, out.direction[d]);
-  take_loop(plan, arena, out.loop);
-  for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i)
-    out.ys[i] = take_pieces(arena, 1, rows, D * plan.p.H, plan.item);
+  Arena one(nullptr);
+  take_layer(plan, one);
+  out.layer_bytes = one.used();
+  out.layers = static_cast<char*>(arena.take(plan.wavefront ? L : 1, out.layer_bytes));
+  if (plan.wavefront) {
+    out.wave = static_cast<WaveLayer*>(arena.take(L, sizeof(WaveLayer)));
+    out.calls = static_cast<ForwardCall*>(arena.take(L, sizeof(ForwardCall)));
+  }
+  out.inner = plan.wavefront || L < 3 ? L - 1 : 2;
+  out.ys = static_cast<char*>(take_pieces(arena, out.inner, rows, D * plan.p.H, plan.item));
+  out.y_bytes = round_up(rows * D * plan.p.H * plan.item, line);
   out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
   return out;
 }
@@ -246,30 +266,38 @@ double Plan::work() const noexcept {
 // - Up to 4 slices a thread, of at least 12 rows (two full tiles): claimed one by one, a slice that a busy neighbour holds up
 //   costs a quarter. More would stream the weights more often: slices of 8 rows took 74 ms instead of 65 at N=64, T=50,
 //   I=H=512, and 143 instead of 118 at N=64, T=20, I=H=1024 (two threads, inference).
-// - A barrier costs 0.05 to 0.2 microseconds. Half of 128 KB of weights takes 0.6 (L2, 30 bytes a cycle): below that the
-//   hidden split has nothing to win. Each thread needs a block of 4 vectors of units for backward.
+// - The hand-over of a phase costs 0.05 to 0.2 microseconds. Half of 128 KB of weights takes 0.6 (L2, 30 bytes a cycle): below
+//   that the hidden split has nothing to win. Each thread needs a block of 4 vectors of units for backward.
+// - The wavefront hands over once a block; a sixteenth of T loses 1/17 to its slope with two layers, and hand-overs of 0.2
+//   microseconds are lost in blocks of 2 and more. Where every layer's weights would leave a core's L2, the hidden split is
+//   better: a half of them may not.
 void choose_split(Plan& plan) noexcept {
   const fastrnn_problem& p = plan.p;
   const int64_t threads = clamp(p.threads, 1, most_threads);
   const uint32_t split = p.split;
   plan.threads = plan.wanted_threads = static_cast<int>(threads);
   plan.slices = 1;
-  plan.hidden_split = false;
+  plan.hidden_split = plan.wavefront = false;
   if (threads == 1 || p.T == 0 || p.N == 0) return;
-  if (split == FASTRNN_SPLIT_CHOSEN && plan.work() < 2.5e6) {
+  const bool chosen = split == FASTRNN_SPLIT_CHOSEN;
+  if (chosen && plan.work() < 2.5e6) {
     plan.threads = 1;
     return;
   }
   const int64_t per_direction = (threads + p.D - 1) / p.D;
-  if (split == FASTRNN_SPLIT_BATCH ||
-      (split == FASTRNN_SPLIT_CHOSEN && p.N >= 4 * per_direction && per_direction > 1)) {
+  if (split == FASTRNN_SPLIT_BATCH || (chosen && p.N >= 4 * per_direction && per_direction > 1)) {
     const int64_t fine = clamp(p.N / 12 / per_direction, 1, 4) * per_direction;
     plan.slices = fine < p.N ? fine : p.N;
     return;
   }
   const int64_t step_bytes = plan.gates * p.H * p.H * plan.item;
   const bool worth = step_bytes >= (int64_t{128} << 10) && p.H >= 4 * plan.lanes * 2 && p.D == 1;
-  plan.hidden_split = split == FASTRNN_SPLIT_HIDDEN || (split == FASTRNN_SPLIT_CHOSEN && worth);
+  plan.hidden_split = split == FASTRNN_SPLIT_HIDDEN || (chosen && worth);
+  const bool in_l2 = plan.packed_elements(p.L - 1) * plan.item <= (int64_t{1} << 20);
+  const bool stacked = p.L > 1 && p.D == 1;
+  plan.wavefront = stacked && (split == FASTRNN_SPLIT_LAYERS ||
+                               (chosen && p.L >= threads && p.T >= 16 && in_l2));
+  plan.wave_steps = clamp(p.T / 16, 1, 256);
 }
 
 // A segment's gates, c, dG and the products' sums are used while they are in cache, and its dW is one product:
@@ -299,7 +327,7 @@ namespace {
 bool in_range(const fastrnn_problem& p) {
   return p.cell < cell_count && p.activation < activation_count && p.dtype < dtype_count &&
          p.T >= 0 && p.N >= 0 && p.I >= 1 && p.H >= 1 && p.L >= 1 && (p.D == 1 || p.D == 2) &&
-         p.bias <= 1 && p.split <= FASTRNN_SPLIT_HIDDEN && p.save <= FASTRNN_SAVE_RECOMPUTE;
+         p.bias <= 1 && p.split <= FASTRNN_SPLIT_LAYERS && p.save <= FASTRNN_SAVE_RECOMPUTE;
 }
 
 // Every size below is at most a small multiple of these products. 2^56 leaves room for it, and is far above any memory.

@@ -3,6 +3,7 @@
 
 #include "fastrnn/fastrnn.h"
 #include "table.hpp"
+#include "wavefront.hpp"
 
 namespace fastrnn {
 
@@ -33,7 +34,9 @@ struct Plan {
   bool interleaved, has_c, keeps_gates, two_phase;
   int wanted_threads;  // how many the caller allows
   int threads;         // how many work at once, forward and backward
-  bool hidden_split;   // a team shares each direction's hidden units, one barrier a step
+  bool hidden_split;   // a team shares each direction's hidden units, one phase a step
+  bool wavefront;      // forward: layers one behind the other (then not the hidden split)
+  int64_t wave_steps;  // steps of one of its blocks
   int64_t slices;      // batch slices a direction is split into
   bool recompute;      // backward makes the gates again, from states kept at the ends of segments
   int64_t segment;     // steps of one; all of them where the tape keeps the gates
@@ -96,12 +99,23 @@ struct LoopMemory {
   void* scratch[2];     // slices * scratch_bytes
   int64_t table_bytes, projection_bytes, scratch_bytes;
 };
-struct ForwardMemory {
-  void* zero;  // a row of zeros
+// What a layer works in; used again by every layer, but in a wavefront each has its own.
+struct LayerMemory {
   DirectionForward direction[2];
   LoopMemory loop;
+};
+struct ForwardMemory {
+  void* zero;  // a row of zeros
   int64_t zero_bytes;
-  void* ys[2];    // [T,N,D*H] between layers, inference
+  LayerMemory layer(const Plan& plan, int64_t layer) const noexcept;
+  char* layers;  // one or L times layer_bytes
+  int64_t layer_bytes;
+  WaveLayer* wave;     // [L] wavefront only
+  ForwardCall* calls;  // [L]
+  void* y(int64_t layer) const noexcept { return ys + layer % inner * y_bytes; }
+  char*
+      ys;  // [inner][T,N,D*H] between layers, inference: two, or in a wavefront all, whose states lie there
+  int64_t inner, y_bytes;
   void* dropped;  // [T,N,D*H] what enters a layer after dropout, training
 };
 ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept;

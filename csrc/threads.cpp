@@ -27,7 +27,8 @@ void pause() noexcept {
 // a sleeper costs (a futex wake and a switch, 5 to 10 microseconds), so that waiting costs at most a few wakes.
 constexpr int spins = 1000;
 
-// Returns when value is no longer `old`.
+}  // namespace
+
 void wait_change(const std::atomic<uint32_t>& value, uint32_t old) noexcept {
   for (int i = 0; i < spins; ++i) {
     if (value.load(std::memory_order_acquire) != old) return;
@@ -35,6 +36,8 @@ void wait_change(const std::atomic<uint32_t>& value, uint32_t old) noexcept {
   }
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
+
+namespace {
 
 constexpr int most_workers = most_threads - 1;
 

@@ -23,6 +23,9 @@ void set_num_threads(int threads) noexcept;  // clamped to 1 or more
 void parallel_for(int threads, int64_t count, void (*task)(void* context, int64_t index),
                   void* context) noexcept;
 
+// Returns when value is no longer `old`: after a bounded spin, it sleeps until it is notified.
+void wait_change(const std::atomic<uint32_t>& value, uint32_t old) noexcept;
+
 // Work that the members of a team share, phase by phase: the items of a phase, [0, count), are claimed one by one, each member
 // its own share first, so that its weights stay in its cache, then what others have not begun. A phase ends when its items
 // are done, not when all members have come: one that lost its core holds up the others for the one item it holds, and finds

@@ -103,6 +103,12 @@ struct ForwardArgs {
   Team team;           // whose members share the panels
 };
 
+// What one call of the forward kernel needs; lives while its tasks run.
+struct ForwardCall {
+  RowSource source;
+  ForwardArgs args;
+};
+
 struct BackwardArgs {
   Layout layout;
   Activation activation;

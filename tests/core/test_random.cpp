@@ -228,7 +228,7 @@ bool check(Random& random) {
     return false;
   }
   bool good = true;
-  for (uint32_t split = FASTRNN_SPLIT_CHOSEN; split <= FASTRNN_SPLIT_HIDDEN; ++split)
+  for (uint32_t split = FASTRNN_SPLIT_CHOSEN; split <= FASTRNN_SPLIT_LAYERS; ++split)
     good = agrees(c, expected, static_cast<uint32_t>(draw(random, 2, 4)), split, 7) && good;
   Case other = c;
   other.problem.save = FASTRNN_SAVE_ALL + FASTRNN_SAVE_RECOMPUTE - c.problem.save;

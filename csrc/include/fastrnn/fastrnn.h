@@ -50,8 +50,9 @@ typedef enum fastrnn_dtype { FASTRNN_F32 = 0, FASTRNN_F64 = 1 } fastrnn_dtype;
 typedef enum fastrnn_split {
   FASTRNN_SPLIT_CHOSEN = 0,
   FASTRNN_SPLIT_NONE = 1,
-  FASTRNN_SPLIT_BATCH = 2, /* slices of the batch, no synchronisation */
-  FASTRNN_SPLIT_HIDDEN = 3 /* hidden units, one barrier a step */
+  FASTRNN_SPLIT_BATCH = 2,  /* slices of the batch, no synchronisation */
+  FASTRNN_SPLIT_HIDDEN = 3, /* hidden units, handed over at each step */
+  FASTRNN_SPLIT_LAYERS = 4 /* forward: layers one behind the other; several layers, one direction */
 } fastrnn_split;
 
 /* What forward leaves on the tape for backward. */

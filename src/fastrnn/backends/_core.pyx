@@ -30,7 +30,7 @@ cdef enum:
 cdef uint32_t forced_split = 0
 # What `force_segment` set: 0 while the plan chooses.
 cdef uint32_t forced_segment = 0
-SPLITS = ("chosen", "none", "batch", "hidden")
+SPLITS = ("chosen", "none", "batch", "hidden", "layers")
 
 
 cdef check(fastrnn_status status):
