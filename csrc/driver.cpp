@@ -7,6 +7,7 @@
 #include "places.hpp"
 #include "rows.hpp"
 #include "threads.hpp"
+#include "wavefront.hpp"
 
 namespace fastrnn {
 namespace {
@@ -92,13 +93,15 @@ void forward_layers(const Plan& plan, const fastrnn_forward_args& a, const Forwa
 
 void forward_wave(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
                   const TapeMemory* tape, ForwardKernel kernel) {
+  static_assert(sizeof(WaveLayer) == 64, "the plan gives each layer a line");
+  auto* progress = static_cast<WaveLayer*>(memory.wave);
   const int64_t steps = plan.wave_steps, blocks = (plan.p.T + steps - 1) / steps;
   for (int64_t layer = 0; layer < plan.p.L; ++layer) {
     const LayerForward io = begin_layer(plan, a, memory, tape, layer);
     prepare_forward(plan, a, memory, tape, io, 0, 0, *new (memory.calls + layer) ForwardCall);
-    new (memory.wave + layer) WaveLayer{};
+    new (progress + layer) WaveLayer{};
   }
-  wavefront(plan.threads, memory.wave, plan.p.L, blocks, [&](int64_t layer, int64_t block) {
+  wavefront(plan.threads, progress, plan.p.L, blocks, [&](int64_t layer, int64_t block) {
     ForwardArgs args = memory.calls[layer].args;
     args.begin = block * steps;
     if (block + 1 < blocks) args.end = args.begin + steps;

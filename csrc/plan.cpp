@@ -213,7 +213,7 @@ ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
   out.layer_bytes = one.used();
   out.layers = static_cast<char*>(arena.take(plan.wavefront ? L : 1, out.layer_bytes));
   if (plan.wavefront) {
-    out.wave = static_cast<WaveLayer*>(arena.take(L, sizeof(WaveLayer)));
+    out.wave = arena.take(L, line);
     out.calls = static_cast<ForwardCall*>(arena.take(L, sizeof(ForwardCall)));
   }
   out.inner = plan.wavefront || L < 3 ? L - 1 : 2;

@@ -3,7 +3,6 @@
 
 #include "fastrnn/fastrnn.h"
 #include "table.hpp"
-#include "wavefront.hpp"
 
 namespace fastrnn {
 
@@ -110,7 +109,7 @@ struct ForwardMemory {
   LayerMemory layer(const Plan& plan, int64_t layer) const noexcept;
   char* layers;  // one or L times layer_bytes
   int64_t layer_bytes;
-  WaveLayer* wave;     // [L] wavefront only
+  void* wave;          // [L] lines, wavefront only
   ForwardCall* calls;  // [L]
   void* y(int64_t layer) const noexcept { return ys + layer % inner * y_bytes; }
   char*

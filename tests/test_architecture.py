@@ -49,12 +49,12 @@ PYTHON_ARROWS: dict[str, set[str]] = {
 # Stem of a file in csrc/ -> the stems of our own headers it may include; all may include types.
 CPP_ARROWS: dict[str, set[str]] = {
     "api": {"fastrnn", "plan", "driver", "threads", "cpu"},
-    "driver": {"fastrnn", "plan", "places", "rows", "threads", "forward_calls", "table"},
+    "driver": {"fastrnn", "plan", "places", "rows", "threads", "wavefront", "forward_calls", "table"},
     "driver_backward": {"driver", "plan", "places", "rows", "threads", "segments", "table"},
     "segments": {"fastrnn", "plan", "places", "rows", "forward_calls"},
     "forward_calls": {"plan", "places", "rows", "threads"},
     "places": {"fastrnn", "fpmode", "plan"},
-    "plan": {"cores", "fastrnn", "rows", "cpu", "table", "wavefront"},
+    "plan": {"cores", "fastrnn", "rows", "cpu", "table"},
     "wavefront": {"threads"},
     "rows": set(),
     "threads": {"cores", "fpmode", "team"},
