@@ -3,6 +3,7 @@
 #include "driver.hpp"
 #include "fastrnn/fastrnn.h"
 #include "plan.hpp"
+#include "probe.hpp"
 #include "threads.hpp"
 
 namespace {
@@ -84,6 +85,12 @@ fastrnn_status fastrnn_set_isa(const char* name) { return fastrnn::isa_set(name)
 
 int32_t fastrnn_get_num_threads(void) { return fastrnn::get_num_threads(); }
 void fastrnn_set_num_threads(int32_t threads) { fastrnn::set_num_threads(threads); }
+
+fastrnn_status fastrnn_run_probe(const fastrnn_probe* probe, double* work) {
+  if (probe == nullptr || work == nullptr) return FASTRNN_NULL_POINTER;
+  if (probe->struct_size != sizeof(fastrnn_probe)) return FASTRNN_BAD_STRUCT_SIZE;
+  return fastrnn::run_probe(*probe, *work);
+}
 
 const char* fastrnn_version(void) { return FASTRNN_VERSION; }
 const char* fastrnn_compiler(void) { return FASTRNN_COMPILER; }

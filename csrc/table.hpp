@@ -16,8 +16,17 @@ struct CellKernels {
   void (*weight_grad)(const WeightGradArgs&, int64_t panel_begin, int64_t panel_end);
 };
 
+// Work of a known amount, for measuring (kernels/probe.hpp).
+struct ProbeKernels {
+  void (*fma[dtype_count])(int64_t rounds, void* sink);  // sink: [vector_bytes] out
+  void (*read)(const void* data, int64_t bytes, int64_t repeats, void* sink);
+  double fma_operations[dtype_count];  // of one round
+  int64_t read_block;                  // bytes; what is left over of `bytes` is not read
+};
+
 struct KernelTable {
   uint32_t vector_bytes;
+  ProbeKernels probe;
   CellKernels cells[cell_count][dtype_count];
 };
 

@@ -48,7 +48,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
 
 # Stem of a file in csrc/ -> the stems of our own headers it may include; all may include types.
 CPP_ARROWS: dict[str, set[str]] = {
-    "api": {"fastrnn", "plan", "driver", "threads", "cpu"},
+    "api": {"fastrnn", "plan", "driver", "probe", "threads", "cpu"},
     "driver": {"fastrnn", "plan", "places", "rows", "threads", "wavefront", "forward_calls", "table"},
     "driver_backward": {"driver", "plan", "places", "rows", "threads", "segments", "table"},
     "segments": {"fastrnn", "plan", "places", "rows", "forward_calls"},
@@ -56,6 +56,7 @@ CPP_ARROWS: dict[str, set[str]] = {
     "places": {"fastrnn", "fpmode", "plan"},
     "plan": {"cores", "fastrnn", "rows", "cpu", "table"},
     "wavefront": {"threads"},
+    "probe": {"fastrnn", "cpu", "cores", "table", "threads"},
     "rows": set(),
     "threads": {"cores", "fpmode", "team"},
     "team": set(),

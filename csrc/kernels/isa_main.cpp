@@ -3,6 +3,7 @@
 #include "../table.hpp"
 #include "gradients.hpp"
 #include "pack.hpp"
+#include "probe.hpp"
 
 #ifndef FR_ISA
 #error "FR_ISA names the instruction set this unit is compiled for; cmake/isa.cmake sets it"
@@ -32,6 +33,10 @@ constexpr void fill(KernelTable& table, DType dtype) {
 constexpr KernelTable make_table() {
   KernelTable table{};
   table.vector_bytes = vector_bytes;
+  table.probe = {{probe_fma<float>, probe_fma<double>},
+                 probe_read,
+                 {2.0 * fma_chains * lanes<float>, 2.0 * fma_chains * lanes<double>},
+                 read_chains * vector_bytes};
   fill<float>(table, DType::f32);
   fill<double>(table, DType::f64);
   return table;

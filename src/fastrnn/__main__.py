@@ -1,4 +1,4 @@
-"""Command line: `python -m fastrnn info` and `python -m fastrnn demo`."""
+"""Command line: `python -m fastrnn info`, `demo` and `bench`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "info":
         show_config()
         return 0
-    return _demo(options)
+    return _bench(options) if options.command == "bench" else _demo(options)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from . import _bench
+
+    try:
+        return _bench.run(options)
+    except _bench.BenchError as error:
+        print(f"fastrnn bench: {error}", file=sys.stderr)
+        return 2
+    except (_bench.WrongResultError, OSError) as error:
+        print(f"fastrnn bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nfastrnn bench: interrupted", file=sys.stderr)
+        return _bench.INTERRUPTED
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -61,6 +77,18 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     _add_demo_options(demo)
+    bench = commands.add_parser(
+        "bench",
+        help="the layers against NumPy and every installed peer, on this machine",
+        description="Compare the layers with NumPy and with every peer that is installed (PyTorch, ONNX Runtime, "
+        "OpenVINO, JAX) on this machine: each result is checked, then all are timed in turn on the same CPUs.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    bench.add_argument("--threads", type=_integer(1), metavar="K", help="of every system; all CPUs if not given")
+    bench.add_argument("--seconds", type=_number(1, 86400), default=120.0, help="for everything, about")
+    bench.add_argument("--cells", default="lstm,gru,rnn", help="which cells")
+    bench.add_argument("--systems", help="which of numpy,numba,torch,onnxruntime,openvino,jax,fastrnn; all but numba")
+    bench.add_argument("--json", metavar="FILE", help="write the results there")
     return parser
 
 

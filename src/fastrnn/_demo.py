@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import cos, isfinite, log, pi
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, cast
 
 from . import backends
 from ._characters import Array, CharacterModel, alphabet_of, rows_of
 from ._config import get_num_threads
 from ._demo_report import Point, write_picture, write_record
+from ._progress import progress
 from .training import Adam, clip_grad_norm
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
@@ -224,7 +224,7 @@ def _train(trainer: Trainer, held_out: Array, folder: Path, stopped: Callable[[]
     chunk = trainer.bptt * trainer.inputs.shape[1]
     seconds = 0.0
     smooth = held = None
-    with _progress(trainer.steps) as progress, _blas_for(backends.current().NAME):
+    with progress(trainer.steps, "step") as show, _blas_for(backends.current().NAME):
         for step in range(1, trainer.steps + 1):
             start = time.perf_counter()
             bits = trainer.step() / log(2)
@@ -235,7 +235,7 @@ def _train(trainer: Trainer, held_out: Array, folder: Path, stopped: Callable[[]
             if step % every == 0 or step == trainer.steps:
                 point.held_out = held = trainer.model.bits_per_character(held_out)
                 trainer.model.save(folder / "model.npz", step=step)
-            progress(step, smooth, held, point.characters / seconds)
+            show(step, _status(smooth, held, point.characters / seconds))
             if stopped():
                 break
     return record
@@ -291,42 +291,6 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(seen)
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _progress(steps: int) -> Iterator[Callable[[int, float, float | None, float], None]]:
-    """A function that shows step, loss, held-out loss and speed: tqdm's bar if there is tqdm, else one line."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        yield _plain_progress(steps, sys.stderr)
-        if sys.stderr.isatty():
-            print(file=sys.stderr)
-        return
-    with tqdm(total=steps, unit="step", dynamic_ncols=True) as bar:
-
-        def show(step: int, bits: float, held_out: float | None, rate: float) -> None:
-            bar.set_postfix_str(_status(bits, held_out, rate), refresh=False)
-            bar.update(step - bar.n)
-
-        yield show
-
-
-def _plain_progress(steps: int, stream: TextIO) -> Callable[[int, float, float | None, float], None]:
-    """One line that is written over on a terminal, ten lines in all elsewhere."""
-    terminal = stream.isatty()
-    shown = 0.0
-
-    def show(step: int, bits: float, held_out: float | None, rate: float) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        due = now - shown > 0.2 if terminal else step * 10 // steps > (step - 1) * 10 // steps
-        if due or step == steps:
-            shown = now
-            line = f"{step}/{steps} steps, {_status(bits, held_out, rate)}"
-            print(f"\r{line}  " if terminal else line, end="" if terminal else "\n", file=stream, flush=True)
-
-    return show
 
 
 def _status(bits: float, held_out: float | None, rate: float) -> str:

@@ -139,11 +139,38 @@ static void check_runs(void) {
   expect("forward, a length above T", fastrnn_forward(&p, &f), FASTRNN_BAD_LENGTHS);
 }
 
+static void check_probe(void) {
+  fastrnn_probe probe;
+  double work = -1;
+  char memory[1024] = {0};
+  memset(&probe, 0, sizeof probe);
+  expect("probe, no struct size", fastrnn_run_probe(&probe, &work), FASTRNN_BAD_STRUCT_SIZE);
+  expect("no probe", fastrnn_run_probe(NULL, &work), FASTRNN_NULL_POINTER);
+  probe.struct_size = sizeof probe;
+  probe.isa = -1;
+  probe.kind = 1000;
+  expect("a kind that is not there", fastrnn_run_probe(&probe, &work), FASTRNN_BAD_PROBLEM);
+  probe.kind = FASTRNN_PROBE_READ;
+  expect("a read of nothing", fastrnn_run_probe(&probe, &work), FASTRNN_NULL_POINTER);
+  probe.buffer = memory;
+  probe.bytes = sizeof memory;
+  probe.repeats = 3;
+  expect("a read", fastrnn_run_probe(&probe, &work), FASTRNN_OK);
+  if (work != 3.0 * sizeof memory) {
+    printf("bytes read: got %f\n", work);
+    ++failures;
+  }
+  probe.kind = FASTRNN_PROBE_CALL;
+  probe.threads = 2;
+  expect("calls of the pool", fastrnn_run_probe(&probe, &work), FASTRNN_OK);
+}
+
 int main(void) {
   check_plan();
   check_recompute();
   check_large_sizes();
   check_runs();
+  check_probe();
   if (failures == 0) puts("ok");
   return failures != 0;
 }

@@ -168,6 +168,28 @@ fastrnn_status fastrnn_set_isa(const char* name); /* null: back to the automatic
 int32_t fastrnn_get_num_threads(void);
 void fastrnn_set_num_threads(int32_t threads); /* clamped to 1..256 */
 
+/* Measuring aids for benchmarks: work of a known amount, which the caller times. No other call needs them. */
+typedef enum fastrnn_probe_kind {
+  FASTRNN_PROBE_FMA = 0,  /* multiply-adds in registers; work: floating-point operations */
+  FASTRNN_PROBE_READ = 1, /* vector loads of a buffer from end to end; work: bytes */
+  FASTRNN_PROBE_CALL =
+      2 /* calls of the thread pool with a task a thread that does nothing; work: calls */
+} fastrnn_probe_kind;
+
+typedef struct fastrnn_probe {
+  uint32_t struct_size;
+  uint32_t kind;    /* fastrnn_probe_kind */
+  uint32_t dtype;   /* FMA: fastrnn_dtype */
+  int32_t isa;      /* FMA, READ: as in a problem */
+  uint32_t threads; /* CALL: at most this many; the other kinds run on the calling thread alone */
+  uint32_t reserved;
+  int64_t repeats;    /* >= 0 */
+  const void* buffer; /* READ: [bytes] */
+  int64_t bytes; /* READ: >= 0; blocks of 512 bytes at most are read, what is left over is not */
+} fastrnn_probe;
+
+fastrnn_status fastrnn_run_probe(const fastrnn_probe* probe, double* work);
+
 const char* fastrnn_status_text(fastrnn_status status);
 const char* fastrnn_version(void);
 const char* fastrnn_compiler(void);

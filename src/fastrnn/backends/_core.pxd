@@ -118,6 +118,23 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
     int32_t fastrnn_get_num_threads()
     void fastrnn_set_num_threads(int32_t threads)
 
+    ctypedef enum fastrnn_probe_kind:
+        FASTRNN_PROBE_FMA
+        FASTRNN_PROBE_READ
+        FASTRNN_PROBE_CALL
+
+    ctypedef struct fastrnn_probe:
+        uint32_t struct_size
+        uint32_t kind
+        uint32_t dtype
+        int32_t isa
+        uint32_t threads
+        int64_t repeats
+        const void* buffer
+        int64_t bytes
+
+    fastrnn_status fastrnn_run_probe(const fastrnn_probe* probe, double* work)
+
     const char* fastrnn_status_text(fastrnn_status status)
     const char* fastrnn_version()
     const char* fastrnn_compiler()

@@ -9,6 +9,7 @@ from .._spec import Spec
 Array = npt.NDArray[Any]
 NAME: str
 SPLITS: tuple[str, ...]
+PROBES: tuple[str, ...]
 
 @final
 class Buffer:
@@ -63,6 +64,9 @@ def backward(
     retain: bool,
     accumulate: bool,
 ) -> None: ...
+def probe(
+    kind: str, repeats: int, *, dtype: str = "float32", threads: int = 1, buffer: Array | None = None
+) -> float: ...
 def config() -> dict[str, object]: ...
 def set_num_threads(n: int) -> None: ...
 def get_num_threads() -> int: ...

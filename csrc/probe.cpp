@@ -1,0 +1,51 @@
+#include "probe.hpp"
+
+#include "cores.hpp"
+#include "cpu.hpp"
+#include "threads.hpp"
+
+namespace fastrnn {
+namespace {
+
+fastrnn_status resolve(int32_t wanted, int& isa) noexcept {
+  isa = wanted;
+  if (wanted < 0) return isa_active(isa);
+  if (isa_runnable(isa)) return FASTRNN_OK;
+  return isa < isa_count() ? FASTRNN_ISA_NOT_RUNNABLE : FASTRNN_UNKNOWN_ISA;
+}
+
+void calls(int threads, int64_t repeats) noexcept {
+  for (int64_t i = 0; i < repeats; ++i) parallel(threads, threads, [](int64_t) {});
+}
+
+}  // namespace
+
+fastrnn_status run_probe(const fastrnn_probe& probe, double& work) noexcept {
+  if (probe.kind > FASTRNN_PROBE_CALL || probe.dtype >= dtype_count || probe.repeats < 0 ||
+      probe.bytes < 0)
+    return FASTRNN_BAD_PROBLEM;
+  int isa = 0;
+  const fastrnn_status status = resolve(probe.isa, isa);
+  if (status != FASTRNN_OK) return status;
+  const ProbeKernels& kernels = isa_table(isa).probe;
+  alignas(64) char sink[64];
+  const double repeats = static_cast<double>(probe.repeats);
+  switch (probe.kind) {
+    case FASTRNN_PROBE_FMA:
+      kernels.fma[probe.dtype](probe.repeats, sink);
+      work = repeats * kernels.fma_operations[probe.dtype];
+      break;
+    case FASTRNN_PROBE_READ:
+      if (probe.buffer == nullptr) return FASTRNN_NULL_POINTER;
+      kernels.read(probe.buffer, probe.bytes, probe.repeats, sink);
+      work = repeats * static_cast<double>(probe.bytes / kernels.read_block * kernels.read_block);
+      break;
+    default:
+      calls(probe.threads > most_threads ? most_threads : static_cast<int>(probe.threads),
+            probe.repeats);
+      work = repeats;
+  }
+  return FASTRNN_OK;
+}
+
+}  // namespace fastrnn
