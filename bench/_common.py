@@ -10,7 +10,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -23,6 +22,7 @@ def pin() -> None:
         raise RuntimeError(message)
     for variable in (*THREAD_VARIABLES, "FASTRNN_NUM_THREADS"):
         os.environ[variable] = "1"
+    os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
@@ -33,6 +33,7 @@ import numpy as np  # noqa: E402
 
 import fastrnn  # noqa: E402
 from fastrnn import backends  # noqa: E402
+from fastrnn._bench_table import cpu_name  # noqa: E402
 
 CELLS: dict[str, tuple[Any, int]] = {"lstm": (fastrnn.LSTM, 4), "gru": (fastrnn.GRU, 3), "rnn": (fastrnn.RNN, 1)}
 
@@ -77,16 +78,6 @@ def rounds(call: Callable[[], Any], budget: float) -> tuple[int, int]:
     once = max(time.perf_counter() - start, 1e-7)
     iterations = max(1, round(5e-4 / once))
     return min(200, max(3, round(budget / (once * iterations)))), iterations
-
-
-def cpu_name() -> str:
-    """Name of the processor as the system gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def sgemm_gflops() -> float:

@@ -1,5 +1,7 @@
 #include "probe.hpp"
 
+#include <atomic>
+
 #include "cores.hpp"
 #include "cpu.hpp"
 #include "threads.hpp"
@@ -14,8 +16,18 @@ fastrnn_status resolve(int32_t wanted, int& isa) noexcept {
   return isa < isa_count() ? FASTRNN_ISA_NOT_RUNNABLE : FASTRNN_UNKNOWN_ISA;
 }
 
+// Each task waits for all others, else the caller would have done every one before the first worker woke; but for a bounded
+// while, about a millisecond, since there may be fewer workers than were asked for.
+constexpr int patience = 1 << 20;
+
 void calls(int threads, int64_t repeats) noexcept {
-  for (int64_t i = 0; i < repeats; ++i) parallel(threads, threads, [](int64_t) {});
+  for (int64_t i = 0; i < repeats; ++i) {
+    std::atomic<int> arrived{0};
+    parallel(threads, threads, [&](int64_t) {
+      arrived.fetch_add(1, std::memory_order_acq_rel);
+      for (int n = 0; n < patience && arrived.load(std::memory_order_acquire) < threads;) ++n;
+    });
+  }
 }
 
 }  // namespace

@@ -9,7 +9,7 @@
 // A read is combined by exclusive or, which no CPU does slower than it loads (an addition of 64 bytes runs at half the rate of
 // the loads on Golden Cove), in 8 chains.
 //
-// Nothing here may be optimised away: `keep` makes a and the accumulators opaque, and the result goes to the caller's memory.
+// Nothing here may be optimised away: `keep` makes a opaque, no sum may be reordered, and the result goes to the caller's memory.
 //
 // Measured (2-vCPU Zen 4, avx512, against its clock): 118 GFLOP/s in float32, 59 in float64, as 64 bytes of FMA a cycle.
 // Called by: probe.cpp through the table.
@@ -51,7 +51,6 @@ FR_TILE void probe_read(const void* data, int64_t bytes, int64_t repeats, void* 
 #pragma GCC unroll 8
       for (int i = 0; i < read_chains; ++i) {
         acc[i] ^= reinterpret_cast<VecBits<float>>(load<float>(p + i * step));
-        keep(acc[i]);
       }
     }
   }

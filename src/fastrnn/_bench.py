@@ -38,7 +38,7 @@ def run(options: Namespace) -> int:
     """Measure, print the table, write the JSON file; the exit code."""
     cells = names("--cells", options.cells, CELLS)
     systems = names("--systems", options.systems or ",".join(DEFAULT), list(SYSTEMS))
-    threads = options.threads or min(get_num_threads(), len(_cpus()))
+    threads = usable_threads(options.threads)
     if options.json:
         check_writable(options.json)
     work = cases(GRIDS["short"], cells)
@@ -75,8 +75,6 @@ def collect(
 
     Raises
     ------
-    BenchError
-        More threads than CPUs.
     WrongResultError
         A result that is not the reference's, or a worker that died.
     """
@@ -145,10 +143,7 @@ def environment(threads: int) -> dict[str, str]:
 @contextmanager
 def pinned(threads: int) -> Iterator[None]:
     """Inside, this thread and what it starts may use as many CPUs as threads: nobody gains by ignoring the number."""
-    cpus = _cpus()
-    if threads > len(cpus):
-        message = f"--threads is {threads}; this process may use {len(cpus)} CPU{'s' if len(cpus) > 1 else ''}"
-        raise BenchError(message)
+    cpus = available_cpus()
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -159,7 +154,23 @@ def pinned(threads: int) -> Iterator[None]:
         os.sched_setaffinity(0, cpus)
 
 
-def _cpus() -> list[int]:
+def usable_threads(wanted: int | None) -> int:
+    """That many, or as many as the layers would use.
+
+    Raises
+    ------
+    BenchError
+        More than there are CPUs: the systems would then wait for each other's threads, each in its own way.
+    """
+    count = len(available_cpus())
+    if wanted is not None and wanted > count:
+        message = f"--threads is {wanted}; this process may use {count} CPU{'s' if count > 1 else ''}"
+        raise BenchError(message)
+    return wanted or min(get_num_threads(), count)
+
+
+def available_cpus() -> list[int]:
+    """Those that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from ._bench_cases import Case
 from ._bench_systems import SYSTEMS, Work, difference
 
 ROUNDS = 7  # of each system; fewer if single calls take longer than twice its share of the time
-BURST = 1e-3  # seconds of one look at the machine's peak: a hundred times the start of its threads
+BURST = 2e-3  # seconds of one look at the machine's peak: a hundred times what its threads may start apart
 SETTLE = 5e-3  # seconds between two systems on more than one thread, for the one before to stop spinning
 # Largest error relative to the largest element that a right result in float32 may have, against another order of sums.
 TOLERANCE = {"inference": 3e-5, "training": 1e-4}
@@ -35,7 +36,9 @@ class Limits:
         self.core: Any = backends.load("cpp") if "cpp" in backends.available() else None
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads)
+        self._start = threading.Barrier(threads)
         self._repeats: dict[Any, int] = {}
+        self._buffers: dict[int, list[Any]] = {}  # of the last size
 
     def flops(self, dtype: str = "float32") -> float | None:
         """Multiply-adds in registers, operations per second; None without the compiled backend."""
@@ -43,25 +46,38 @@ class Limits:
 
     def bandwidth(self, nbytes: int) -> float | None:
         """Bytes per second of reading a buffer of that size again and again, each thread its share."""
-        share = max(nbytes // self.threads, 4096) // 4
-        buffers = [np.ones(share, np.float32) for _ in range(self.threads)] if self.core else []
+        if nbytes not in self._buffers:
+            share = max(nbytes // self.threads, 4096) // 4
+            self._buffers = {nbytes: [np.ones(share, np.float32) for _ in range(self.threads)]}
+        buffers = self._buffers[nbytes]
         return self._rate(nbytes, lambda repeats, i: self.core.probe("read", repeats, buffer=buffers[i]))
 
     def _rate(self, key: Any, work: Callable[[int, int], float]) -> float | None:
+        """Sum over the threads, which start together, of what each does in a second."""
         if self.core is None:
             return None
-        repeats = self._repeats.get(key, 1)
-        while True:
+
+        def timed(repeats: int, thread: int) -> tuple[float, float]:
             start = time.perf_counter()
-            if self.threads == 1:
-                done = work(repeats, 0)
-            else:
-                done = sum(self._pool.map(work, [repeats] * self.threads, range(self.threads)))
-            seconds = time.perf_counter() - start
-            if seconds >= BURST / 2:
-                self._repeats[key] = repeats
-                return done / seconds
-            repeats *= 2
+            done = work(repeats, thread)
+            return done, time.perf_counter() - start
+
+        if key not in self._repeats:
+            repeats = 1
+            while timed(repeats, 0)[1] < BURST / 2:
+                repeats *= 2
+            self._repeats[key] = repeats
+        repeats = self._repeats[key]
+        if self.threads == 1:
+            done, seconds = timed(repeats, 0)
+            return done / seconds
+
+        def together(thread: int) -> float:
+            self._start.wait()
+            done, seconds = timed(repeats, thread)
+            return done / seconds
+
+        return sum(self._pool.map(together, range(self.threads)))
 
 
 def measure(case: Case, systems: list[str], limits: Limits, seconds: float) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def heading(document: dict[str, Any]) -> str:
         *(f"without {SYSTEMS[name].label}: {why}" for name, why in document["absent"].items()),
     ]
     if document["late"]:
-        lines.append(f"{len(document['late'])} cases were not measured: the time was over")
+        lines.append(f"not measured, the time being over: {', '.join(str(Case(**case)) for case in document['late'])}")
     return "\n".join(lines)
 
 

@@ -172,8 +172,7 @@ void fastrnn_set_num_threads(int32_t threads); /* clamped to 1..256 */
 typedef enum fastrnn_probe_kind {
   FASTRNN_PROBE_FMA = 0,  /* multiply-adds in registers; work: floating-point operations */
   FASTRNN_PROBE_READ = 1, /* vector loads of a buffer from end to end; work: bytes */
-  FASTRNN_PROBE_CALL =
-      2 /* calls of the thread pool with a task a thread that does nothing; work: calls */
+  FASTRNN_PROBE_CALL = 2 /* calls of the thread pool that every thread takes part in; work: calls */
 } fastrnn_probe_kind;
 
 typedef struct fastrnn_probe {

@@ -289,7 +289,7 @@ def probe(kind, int64_t repeats, *, dtype="float32", uint32_t threads=1, buffer=
     Parameters
     ----------
     kind : {"fma", "read", "call"}
-        Multiply-adds in registers; vector loads of a buffer; calls of the thread pool whose tasks do nothing.
+        Multiply-adds in registers; vector loads of a buffer; calls of the thread pool that every thread takes part in.
     repeats : int
         How many rounds, passes over the buffer, or calls.
     dtype : {"float32", "float64"}

@@ -1,0 +1,38 @@
+"""What every benchmark's result has in common: its JSON file, with processor, versions and date."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastrnn import _bench, show_config
+
+FOLDER = Path(__file__).resolve().parent / "results"  # not under version control
+
+
+def new(benchmark: str, threads: int = 1) -> dict[str, Any]:
+    """An empty result of this process's installation."""
+    return _bench.new_document(benchmark, threads) | {"config": dict(show_config("dicts") or {})}
+
+
+def save(document: dict[str, Any], path: str | Path | None) -> None:
+    """Write the result, if there is a path."""
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        print(f"written to {path}")
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return document
+
+
+def print_table(head: list[str], rows: list[list[str]]) -> None:
+    """Columns as wide as they must be, the first to the left, numbers to the right."""
+    lines = [head, *rows]
+    width = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    for line in lines:
+        first, *rest = (f"{text:>{size}}" for text, size in zip(line, width, strict=True))
+        print("  ".join([f"{line[0]:<{width[0]}}" if first else "", *rest]))
