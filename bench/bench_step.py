@@ -54,7 +54,7 @@ def torch_cell(case: Case) -> tuple[Callable[[], Any], Any]:
             state = cell(x, state)
         return state[0] if case.cell == "lstm" else state
 
-    return step, [np.array(step())[None]]
+    return step, [step().numpy()[None]]
 
 
 def calls(case: Case, systems: list[str]) -> Iterator[tuple[str, Callable[[], Any]]]:

@@ -47,8 +47,8 @@ class Limits:
     def bandwidth(self, nbytes: int) -> float | None:
         """Bytes per second of reading a buffer of that size again and again, each thread its share."""
         if nbytes not in self._buffers:
-            share = max(nbytes // self.threads, 4096) // 4
-            self._buffers = {nbytes: [np.ones(share, np.float32) for _ in range(self.threads)]}
+            share = max(nbytes // self.threads, 4096)
+            self._buffers = {nbytes: [_aligned(share) for _ in range(self.threads)]}
         buffers = self._buffers[nbytes]
         return self._rate(nbytes, lambda repeats, i: self.core.probe("read", repeats, buffer=buffers[i]))
 
@@ -78,6 +78,12 @@ class Limits:
             return done / seconds
 
         return sum(self._pool.map(together, range(self.threads)))
+
+
+def _aligned(nbytes: int) -> Any:
+    """Bytes on a cache line's boundary, as packed weights are: else every load of 64 would touch two lines."""
+    block = np.ones(nbytes + 64, np.uint8)
+    return block[-block.ctypes.data % 64 :][:nbytes]
 
 
 def measure(case: Case, systems: list[str], limits: Limits, seconds: float) -> dict[str, Any]:
