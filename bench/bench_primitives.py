@@ -3,8 +3,8 @@
     python bench/bench_primitives.py --json bench/results/primitives.json
 
 FMA peak by instruction set and dtype; bandwidth of reading a buffer again and again, by its size; a call of the thread
-pool that every thread takes part in; the shortest calls from Python. Best of many short looks for peaks and bandwidths,
-medians for overheads.
+pool and a phase of a team, all threads taking part; the shortest calls from Python. Best of many short looks for peaks
+and bandwidths, medians for overheads.
 """
 
 from __future__ import annotations
@@ -74,10 +74,11 @@ def overheads(threads: list[int]) -> list[dict[str, Any]]:
     """Microseconds of what is around the arithmetic."""
     rows = []
     for count in threads:
-        if count > 1:
-            repeats = 2000
-            us = median_us(partial(_core.probe, "call", repeats, threads=count), 1) / repeats
-            rows.append({"what": f"thread pool, {count} threads: a call that all take part in", "us": us})
+        for kind, what in (("call", "a call that all take part in"), ("phase", "a phase of a team")):
+            if count > 1:
+                repeats = 2000
+                us = median_us(partial(_core.probe, kind, repeats, threads=count), 1) / repeats
+                rows.append({"what": f"thread pool, {count} threads: {what}", "us": us})
     layer = fastrnn.RNN(1, 1, rng=0)
     x = np.zeros((1, 1, 1), np.float32)
     out, step, stream = np.empty_like(x), x[0], layer.stream()

@@ -163,6 +163,8 @@ static void check_probe(void) {
   probe.kind = FASTRNN_PROBE_CALL;
   probe.threads = 2;
   expect("calls of the pool", fastrnn_run_probe(&probe, &work), FASTRNN_OK);
+  probe.kind = FASTRNN_PROBE_PHASE;
+  expect("phases of a team", fastrnn_run_probe(&probe, &work), FASTRNN_OK);
 }
 
 int main(void) {

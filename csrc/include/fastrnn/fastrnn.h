@@ -172,7 +172,8 @@ void fastrnn_set_num_threads(int32_t threads); /* clamped to 1..256 */
 typedef enum fastrnn_probe_kind {
   FASTRNN_PROBE_FMA = 0,  /* multiply-adds in registers; work: floating-point operations */
   FASTRNN_PROBE_READ = 1, /* vector loads of a buffer from end to end; work: bytes */
-  FASTRNN_PROBE_CALL = 2 /* calls of the thread pool that every thread takes part in; work: calls */
+  FASTRNN_PROBE_CALL = 2, /* of the thread pool, all threads taking part; work: calls */
+  FASTRNN_PROBE_PHASE = 3 /* of a team, an item for each thread; work: phases */
 } fastrnn_probe_kind;
 
 typedef struct fastrnn_probe {
@@ -180,11 +181,11 @@ typedef struct fastrnn_probe {
   uint32_t kind;    /* fastrnn_probe_kind */
   uint32_t dtype;   /* FMA: fastrnn_dtype */
   int32_t isa;      /* FMA, READ: as in a problem */
-  uint32_t threads; /* CALL: at most this many; the other kinds run on the calling thread alone */
+  uint32_t threads; /* CALL, PHASE: at most so many; the others run on the calling thread */
   uint32_t reserved;
   int64_t repeats;    /* >= 0 */
   const void* buffer; /* READ: [bytes] */
-  int64_t bytes; /* READ: >= 0; blocks of 512 bytes at most are read, what is left over is not */
+  int64_t bytes;      /* READ: >= 0; what is left over of whole blocks of 8 vectors is not read */
 } fastrnn_probe;
 
 fastrnn_status fastrnn_run_probe(const fastrnn_probe* probe, double* work);

@@ -122,6 +122,7 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         FASTRNN_PROBE_FMA
         FASTRNN_PROBE_READ
         FASTRNN_PROBE_CALL
+        FASTRNN_PROBE_PHASE
 
     ctypedef struct fastrnn_probe:
         uint32_t struct_size

@@ -31,7 +31,7 @@ cdef uint32_t forced_split = 0
 # What `force_segment` set: 0 while the plan chooses.
 cdef uint32_t forced_segment = 0
 SPLITS = ("chosen", "none", "batch", "hidden", "layers")
-PROBES = ("fma", "read", "call")  # as in fastrnn_probe_kind
+PROBES = ("fma", "read", "call", "phase")  # as in fastrnn_probe_kind
 
 
 cdef check(fastrnn_status status):
@@ -288,21 +288,22 @@ def probe(kind, int64_t repeats, *, dtype="float32", uint32_t threads=1, buffer=
 
     Parameters
     ----------
-    kind : {"fma", "read", "call"}
-        Multiply-adds in registers; vector loads of a buffer; calls of the thread pool that every thread takes part in.
+    kind : {"fma", "read", "call", "phase"}
+        Multiply-adds in registers; vector loads of a buffer; calls of the thread pool that
+        every thread takes part in; phases of a team, which is what a step of a hidden split waits for.
     repeats : int
-        How many rounds, passes over the buffer, or calls.
+        How many rounds, passes over the buffer, calls or phases.
     dtype : {"float32", "float64"}
         Of "fma".
     threads : int
-        That "call" wakes; the other kinds run on the calling thread.
+        Of "call" and "phase"; the other kinds run on the calling thread.
     buffer : ndarray, C-contiguous
         That "read" reads.
 
     Returns
     -------
     float
-        The amount: floating-point operations, bytes, or calls.
+        The amount: floating-point operations, bytes, calls or phases.
 
     Raises
     ------
