@@ -1,206 +1,131 @@
-"""Turn the JSON of bench_sequence_length.py into a Markdown table and a picture of speed against T.
+"""Run all benchmarks and write what they found: docs/performance.md with its pictures, and the README's table.
 
-python bench/report.py out.json                                     # the table
-python bench/report.py out.json --svg docs/img/sequence_length.svg --readme README.md
+    python bench/report.py                      # everything, in some eleven minutes; leave the machine alone meanwhile
+    python bench/report.py --reuse              # only what has no result in bench/results/ yet, then write
+    python bench/report.py --seconds 120        # a rough version: less time for each, small grids
+    python bench/report.py --only step,memory   # measure these again, write everything
+
+Every benchmark is a script of its own that leaves a JSON file; this one starts them one by one and reads the files.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
-import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
-NAMES = {"cpp": "fastrnn", "numpy": "NumPy", "numba": "Numba"}
-PACKAGES = {"fastrnn": "fastrnn", "numpy": "NumPy", "numba": "Numba", "python": "Python"}
-CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN (tanh)"}
-MODES = ("forward", "forward+backward")
+import _figures
+import _pages
+import _readme
+import _results
+from fastrnn import _bench
 
-# Every colour is read on white and on black: strong hues for the lines, a middle grey for text and axes.
-COLOURS = {"cpp": "#e8590c", "numba": "#228be6", "numpy": "#868e96"}
-GREY = "#7d8590"
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+ENOUGH = 300.0  # seconds from which the core grid is worth its time; below, the short one
+# Share of the time for each; the others take what they take, 90 seconds together.
+SHARES = {"peers_1": 0.37, "peers_k": 0.3, "sweep": 0.23, "step": 0.05, "threads": 0.05}
+FIXED = {"primitives": 10.0, "memory": 35.0, "sequence_length": 45.0}
 
-Key = tuple[str, str, str, int]  # cell, mode, system, T
+
+def commands(seconds: float, folder: Path) -> dict[str, list[str]]:
+    """Name of a result -> the command that makes it."""
+    left = max(seconds - sum(FIXED.values()), seconds / 3)
+    count = len(_bench.available_cpus())
+    grid = "core" if seconds >= ENOUGH else "short"
+
+    def script(name: str, result: str, *options: str) -> list[str]:
+        timed = [f"--seconds={left * SHARES[result]:.0f}"] if result in SHARES else []
+        return [sys.executable, str(HERE / name), *options, *timed, f"--json={folder / result}.json"]
+
+    systems = "--systems=torch,onnxruntime,openvino,jax,numpy,fastrnn"
+    found = {
+        "primitives": script("bench_primitives.py", "primitives"),
+        "peers_1": script("bench_peers.py", "peers_1", f"--grid={grid}", "--threads=1"),
+        "peers_k": script("bench_peers.py", "peers_k", f"--grid={grid}", f"--threads={count}"),
+        "sweep": script("bench_peers.py", "sweep", "--grid=sweep", "--cells=lstm", systems),
+        "step": script("bench_step.py", "step"),
+        "threads": script("bench_threads.py", "threads"),
+        "memory": script("bench_memory.py", "memory"),
+        "sequence_length": [
+            sys.executable, str(HERE / "bench_sequence_length.py"), f"--budget={0.3 * min(1, seconds / ENOUGH):.2f}",
+            f"--benchmark-json={folder / 'sequence_length.json'}",
+        ],
+    }  # fmt: skip
+    if count == 1:
+        del found["peers_k"], found["threads"]
+    return found
 
 
-class Results:
-    """The measurements of one run by (cell, mode, system, T)."""
-
-    def __init__(self, document: dict[str, Any], statistic: str = "median") -> None:
-        self.statistic = statistic
-        self.machine: dict[str, Any] = document["machine_info"]
-        self.date = document["datetime"][:10]
-        self.seconds: dict[Key, float] = {}
-        self.info: dict[Key, dict[str, Any]] = {}
-        for row in document["benchmarks"]:
-            info = row["extra_info"]
-            key = (info["cell"], info["mode"], info["system"], info["T"])
-            self.seconds[key] = row["stats"][statistic]
-            self.info[key] = info
-        if not self.seconds:
-            message = "the file has no benchmarks in it"
+def measure(wanted: dict[str, list[str]]) -> None:
+    """Run the scripts; the first that fails ends everything."""
+    for number, (name, command) in enumerate(wanted.items(), 1):
+        print(f"[{number}/{len(wanted)}] {name}", flush=True)
+        start = time.perf_counter()
+        log = _results.FOLDER / f"{name}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("w", encoding="utf-8") as file:
+            environment = {**os.environ, "PYTHONPATH": path()}
+            status = subprocess.run(command, stdout=file, stderr=file, env=environment).returncode
+        if status:
+            last = log.read_text(encoding="utf-8").strip().splitlines()[-3:]
+            message = "\n".join([f"{name} failed with {status}; the end of {log}:", *last])
             raise SystemExit(message)
-
-    def values(self, position: int) -> list[Any]:
-        """The different cells (0), modes (1), systems (2) or T (3) in the order of the run."""
-        return list(dict.fromkeys(key[position] for key in self.seconds))
-
-    def row_steps(self, key: Key) -> float:
-        """Steps of all rows per second: T*N / seconds."""
-        return float(self.info[key]["row_steps"]) / self.seconds[key]
-
-    def gflops(self, key: Key) -> float:
-        return float(self.info[key]["flops"]) / self.seconds[key] / 1e9
-
-    def ratio(self, key: Key, system: str) -> float | None:
-        """How many times as long the other system takes."""
-        other = self.seconds.get((key[0], key[1], system, key[3]))
-        return None if other is None else other / self.seconds[key]
-
-    def caption(self) -> str:
-        """Machine, versions and date in one line."""
-        info = next(iter(self.info.values()))
-        versions = self.machine.get("versions", {})
-        named = [f"{name} {versions[key]}" for key, name in PACKAGES.items() if key in versions]
-        isa = f", {self.machine['isa']} kernels" if self.machine.get("isa") else ""
-        sizes = f"N={info['N']} I={info['I']} H={info['H']}"
-        cpu = re.sub(r"\((R|TM|tm|r)\)", "", self.machine.get("cpu_name", "unknown processor"))
-        rounds = {"median": "median", "min": "fastest"}[self.statistic]
-        return f"{cpu}{isa}, one thread, float32, {sizes}, {rounds} round; {', '.join(named)}; {self.date}"
+        print(f"    {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def quantity(value: float) -> str:
-    """Three significant digits with k or M."""
-    for limit, unit in ((1e6, "M"), (1e3, "k")):
-        if value >= limit:
-            return f"{value / limit:.3g} {unit}"
-    return f"{value:.3g}"
+def path() -> str:
+    """So that the scripts measure the package that this one has imported."""
+    return os.pathsep.join(filter(None, (str(Path(_bench.__file__).parents[1]), os.environ.get("PYTHONPATH"))))
 
 
-def table(results: Results) -> str:
-    """One row per cell and T: speed of fastrnn and its ratio to the others, for both modes."""
-    others = [system for system in NAMES if system != "cpp" and system in results.values(2)]
-    modes = results.values(1)
-    head = ["cell", "T"]
-    for mode in modes:
-        head += [f"{mode}: row-steps/s", "GFLOP/s", *(f"x {NAMES[other]}" for other in others)]
-    lines = ["| " + " | ".join(head) + " |", "|---" + "|--:" * (len(head) - 1) + "|"]
-    for cell in results.values(0):
-        for steps in results.values(3):
-            row = [CELLS.get(cell, cell), str(steps)]
-            for mode in modes:
-                key = (cell, mode, "cpp", steps)
-                if key not in results.seconds:
-                    row += ["-"] * (2 + len(others))
-                    continue
-                row += [quantity(results.row_steps(key)), f"{results.gflops(key):.1f}"]
-                ratios = [results.ratio(key, other) for other in others]
-                row += ["-" if ratio is None else f"{ratio:.3g}" for ratio in ratios]
-            lines.append("| " + " | ".join(row) + " |")
-    return "\n".join(lines)
-
-
-def picture(results: Results) -> str:
-    """The SVG: one column per cell, one row per mode, a line per system, both axes logarithmic."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    import matplotlib.pyplot as plt
-
-    cells, modes = results.values(0), results.values(1)
-    style = {
-        "svg.hashsalt": "fastrnn",  # the same numbers make the same file
-        "svg.fonttype": "none",  # text stays text: a third of the size, and it can be searched
-        "font.size": 10,
-        "text.color": GREY,
-        "axes.labelcolor": GREY,
-        "axes.edgecolor": GREY,
-        "xtick.color": GREY,
-        "ytick.color": GREY,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
+def write(folder: Path) -> None:
+    """The page, its pictures and the README's section, from whatever results there are."""
+    found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))}
+    images = ROOT / "docs" / "img"
+    images.mkdir(parents=True, exist_ok=True)
+    pictures: dict[str, tuple[Callable[..., str], tuple[str, ...]]] = {
+        "sweep": (_figures.sweeps, ("sweep",)),
+        "roofline": (_figures.roofline, ("primitives", "peers_1")),
+        "threads": (_figures.threads, ("threads",)),
     }
-    with mpl.rc_context(style):
-        size = (0.6 + 3.1 * len(cells), 0.9 + 2.5 * len(modes))
-        figure, axes = plt.subplots(len(modes), len(cells), figsize=size, sharex=True, sharey="row", squeeze=False)
-        for row, mode in enumerate(modes):
-            for column, cell in enumerate(cells):
-                _panel(axes[row][column], results, cell, mode)
-            axes[row][0].set_ylabel(f"{mode}\nrow-steps per second")
-        for column, cell in enumerate(cells):
-            axes[0][column].set_title(CELLS.get(cell, cell), fontsize=11, fontweight="bold")
-            axes[-1][column].set_xlabel("T, steps of a sequence")
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False, bbox_to_anchor=(0.5, 1.0))
-        figure.text(0.5, 0.008, results.caption(), ha="center", fontsize=6.5)
-        figure.tight_layout(rect=(0, 0.025, 1, 0.95))
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        plt.close(figure)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
-
-
-def _panel(axis: Any, results: Results, cell: str, mode: str) -> None:
-    from matplotlib.ticker import EngFormatter, LogLocator
-
-    for system in NAMES:
-        points = [(t, (cell, mode, system, t)) for t in results.values(3) if (cell, mode, system, t) in results.seconds]
-        if points:
-            steps, keys = zip(*points, strict=True)
-            wide = 2.4 if system == "cpp" else 1.6
-            speed = [results.row_steps(key) for key in keys]
-            colour, label = COLOURS[system], NAMES[system]
-            axis.plot(steps, speed, "o-", color=colour, lw=wide, ms=4, label=label, zorder=2 + wide)
-    axis.set_xscale("log", base=2)
-    axis.set_yscale("log")
-    axis.set_xticks(results.values(3), [str(t) for t in results.values(3)])
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
-    axis.yaxis.set_major_formatter(EngFormatter(sep=" "))
-    axis.minorticks_off()
-    axis.grid(True, color=GREY, alpha=0.25, lw=0.6)
-
-
-def section(results: Results, image: str | None) -> str:
-    """What goes between the markers of the README."""
-    parts = [results.caption() + ".", table(results)]
-    if image:
-        parts.insert(0, f"![Row-steps per second against the length of the sequence]({image})")
-    return "\n\n".join(parts)
-
-
-def replace_section(readme: Path, text: str) -> None:
-    """Put the text between the markers; everything else stays."""
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        message = f"{readme} has no lines {BEGIN} and {END}"
-        raise SystemExit(message)
-    readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    drawn = set()
+    for name, (draw, needs) in pictures.items():
+        if all(need in found for need in needs):
+            (images / f"{name}.svg").write_text(draw(*(found[need] for need in needs)), encoding="utf-8")
+            drawn.add(name)
+    (ROOT / "docs" / "performance.md").write_text(_pages.performance(found, drawn), encoding="utf-8")
+    if "sequence_length" in found:
+        results = _readme.Results(found["sequence_length"])
+        (images / "sequence_length.svg").write_text(_readme.picture(results), encoding="utf-8")
+        _readme.replace_section(ROOT / "README.md", _readme.section(results, "docs/img/sequence_length.svg"))
+    print("written: docs/performance.md, docs/img/, the table in README.md")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("json", type=Path, help="what bench_sequence_length.py wrote with --benchmark-json")
-    parser.add_argument("--svg", type=Path, help="where to write the picture")
-    parser.add_argument("--readme", type=Path, help="file whose text between the bench markers is replaced")
-    parser.add_argument("--stat", choices=("median", "min"), default="median", help="min where neighbours disturb")
-    arguments = parser.parse_args()
-    results = Results(json.loads(arguments.json.read_text(encoding="utf-8")), arguments.stat)
-    image = None
-    if arguments.svg:
-        arguments.svg.parent.mkdir(parents=True, exist_ok=True)
-        arguments.svg.write_text(picture(results), encoding="utf-8")
-        start = (arguments.readme or Path("README.md")).resolve().parent
-        image = Path(os.path.relpath(arguments.svg.resolve(), start)).as_posix()
-    text = section(results, image)
-    if arguments.readme:
-        replace_section(arguments.readme, text)
-    else:
-        print(text)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=690.0, help="for everything, about")
+    parser.add_argument("--reuse", action="store_true", help="keep the results that are there")
+    parser.add_argument("--only", metavar="NAMES", help="measure these alone, of " + ",".join(commands(1, Path())))
+    parser.add_argument("--results", type=Path, default=_results.FOLDER, help="where the JSON files are")
+    options = parser.parse_args()
+    wanted: dict[str, Any] = commands(options.seconds, options.results.resolve())
+    if options.only is not None:
+        try:
+            names = _bench.names("--only", options.only, list(wanted)) if options.only else []
+        except _bench.BenchError as error:
+            parser.error(str(error))
+        wanted = {name: wanted[name] for name in names}
+    if options.reuse:
+        wanted = {name: command for name, command in wanted.items() if not (options.results / f"{name}.json").exists()}
+    measure(wanted)
+    write(options.results)
 
 
 if __name__ == "__main__":
