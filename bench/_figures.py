@@ -141,8 +141,8 @@ LEVELS = {"L1": 16 << 10, "L2": 256 << 10, "L3": 8 << 20, "memory": 256 << 20}  
 
 
 def roofline(primitives: Document, peers: Document) -> str:
-    """Inference of the core grid: operations a second against operations per byte of weights that a step reads."""
-    figure, axes = _figure(1, 3, (10.2, 4.1), sharey=True, sharex=True)
+    """Inference of the core grid: operations a second against operations per byte of weights."""
+    figure, axes = _figure(1, 3, (10.2, 4.4), sharey=True, sharex=True)
     threads = peers["threads"]
     peak = max(row["peak_flops"] or 0 for row in peers["rows"])
     reads = {row["bytes"]: row["bytes_per_s"] for row in primitives["reads"] if row["threads"] == threads}
@@ -162,9 +162,10 @@ def roofline(primitives: Document, peers: Document) -> str:
                     label=style["label"],
                 )  # fmt: skip
         _gigaflops(axis)
+        axis.set_ylim(top=peak / 1e9 * 1.6)
         _powers(axis, "x", [1, 4, 16, 64, 256])
         axis.set_title({"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}[cell], fontsize=11, fontweight="bold")
-        axis.set_xlabel("operations per byte of weights")
+        axis.set_xlabel("operations per byte of recurrent weights")
     axes[0][0].set_ylabel("inference, GFLOP/s")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False)
@@ -174,30 +175,28 @@ def roofline(primitives: Document, peers: Document) -> str:
 
 
 def _intensity(case: Case) -> float:
-    """2 operations for each row of the batch and weight of 4 bytes, all weights read once a step: N / 2."""
-    return case.N / 2
+    """Operations per byte of recurrent weights, which each step reads once: N where I = H, whatever the cell."""
+    return case.flops / case.streamed_bytes
 
 
 def _roofs(axis: Any, peak: float, reads: dict[int, float]) -> None:
-    left, right = 0.35, 200.0
+    """The peak, and what reading from each level of memory allows."""
+    left, right = 0.4, 400.0
     axis.set_xlim(left, right)
     axis.axhline(peak / 1e9, color=GREY, lw=1.2, zorder=1)
-    small: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7.5}
-    axis.annotate("multiply-add peak", (right, peak / 1e9), (-3, 4), ha="right", **small)
-    for name, nbytes in LEVELS.items():
-        if nbytes not in reads:
-            continue
-        slope = reads[nbytes] / 1e9
+    axis.text(right, peak / 1e9 * 1.06, f"multiply-add peak, {peak / 1e9:.0f}", ha="right", fontsize=7.5)
+    found = {name: reads[nbytes] / 1e9 for name, nbytes in LEVELS.items() if nbytes in reads}
+    for slope in found.values():
         ridge = max(peak / 1e9 / slope, left)
         axis.plot([left, ridge], [slope * left, slope * ridge], color=GREY, lw=1, ls=":", zorder=1)
-        axis.annotate(name, (left, slope * left), (3, 3), **small)
-    axis.set_ylim(bottom=1)
+    levels = "\n".join(f"{name}: {slope:.0f} GB/s" for name, slope in found.items())
+    axis.text(0.97, 0.04, f"dotted, from the left:\n{levels}", ha="right", transform=axis.transAxes, fontsize=7.5)
 
 
 def threads(document: Document) -> str:
     """A panel for each way to share a call: speed against one thread on the idle machine."""
     splits = list(dict.fromkeys(row["split"] for row in document["rows"]))
-    figure, axes = _figure(1, len(splits), (10.2, 3.4), sharey=True)
+    figure, axes = _figure(1, len(splits), (10.2, 3.6), sharey=True)
     colours = {"inference": "#e8590c", "training": "#228be6"}
     most = 1
     for axis, split in zip(axes[0], splits, strict=True):
@@ -219,7 +218,7 @@ def threads(document: Document) -> str:
         axis.plot(ideal, ideal, color=GREY, lw=1, ls=":", zorder=1, label="as many times as threads")
         case = Case(**rows[0]["case"])
         sizes = f"N={case.N}, T={case.T}, I=H={case.H}" + (", both directions" if case.bidirectional else "")
-        axis.set_title(f"{split}: {sizes}", fontsize=9.5, fontweight="bold")
+        axis.set_title(f"shared by {split}\n{sizes}", fontsize=9)
         axis.set_xticks(ideal)
         axis.set_ylim(0, most + 0.15)
         axis.set_xlim(0.85, most + 0.15)
@@ -227,7 +226,7 @@ def threads(document: Document) -> str:
         axis.set_xlabel("threads")
     axes[0][0].set_ylabel("LSTM, times one thread")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False, fontsize=8)
+    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False, fontsize=8, handlelength=3.4)
     _caption(figure, document)
     figure.tight_layout(rect=(0, 0.03, 1, 0.92))
     return _svg(figure)
