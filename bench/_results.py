@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fastrnn import _bench, show_config
+from fastrnn import _bench
 
 FOLDER = Path(__file__).resolve().parent / "results"  # not under version control
 
 
 def new(benchmark: str, threads: int = 1) -> dict[str, Any]:
     """An empty result of this process's installation."""
-    return _bench.new_document(benchmark, threads) | {"config": dict(show_config("dicts") or {})}
+    return _bench.new_document(benchmark, threads)
 
 
 def save(document: dict[str, Any], path: str | Path | None) -> None:

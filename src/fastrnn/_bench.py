@@ -14,11 +14,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TextIO, cast
 
-from . import __version__, backends
+from . import backends
 from ._bench_cases import CELLS, GRIDS, Case, cases
 from ._bench_systems import DEFAULT, SYSTEMS
 from ._bench_table import cpu_name, heading, summary, table
-from ._config import get_num_threads
+from ._config import get_num_threads, show_config
 from ._progress import progress
 
 INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
@@ -61,10 +61,11 @@ def run(options: Namespace) -> int:
 def new_document(benchmark: str, threads: int) -> dict[str, Any]:
     """What a result depends on besides the code that is measured; rows are added to it."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    python = sys.version.split()[0]
+    config = dict(show_config("dicts") or {})
+    versions = {name: config[name] for name in ("fastrnn", "python")}
     return {
         "format": FORMAT, "benchmark": benchmark, "date": now, "cpu": cpu_name(), "threads": threads,
-        "versions": {"fastrnn": __version__, "python": python}, "absent": {}, "config": {}, "rows": [], "late": [],
+        "versions": versions, "absent": {}, "config": config, "rows": [], "late": [],
     }  # fmt: skip
 
 
