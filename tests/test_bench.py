@@ -1,4 +1,4 @@
-"""`python -m fastrnn bench` and what it is made of: cases, systems, checks, limits, the measuring process, the table."""
+"""`python -m fastrnn bench` and its parts: cases, systems, checks, limits, the measuring process, the table."""
 
 from __future__ import annotations
 
