@@ -215,7 +215,7 @@ def threads(document: Document) -> str:
                 label=f"{mode}, {'beside a busy process' if row['busy'] else 'idle machine'}",
             )
         ideal = list(range(1, most + 1))
-        axis.plot(ideal, ideal, color=GREY, lw=1, ls=":", zorder=1, label="as many times as threads")
+        axis.plot(ideal, ideal, color=GREY, lw=1, ls=":", zorder=1, label="linear")
         case = Case(**rows[0]["case"])
         sizes = f"N={case.N}, T={case.T}, I=H={case.H}" + (", both directions" if case.bidirectional else "")
         axis.set_title(f"shared by {split}\n{sizes}", fontsize=9)
@@ -226,7 +226,16 @@ def threads(document: Document) -> str:
         axis.set_xlabel("threads")
     axes[0][0].set_ylabel("LSTM, times one thread")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False, fontsize=8, handlelength=3.4)
+    figure.legend(
+        handles,
+        labels,
+        loc="upper center",
+        ncols=len(labels),
+        frameon=False,
+        fontsize=8,
+        handlelength=3.2,
+        columnspacing=1.4,
+    )
     _caption(figure, document)
     figure.tight_layout(rect=(0, 0.03, 1, 0.92))
     return _svg(figure)
