@@ -17,7 +17,7 @@ from . import _io, _validate, backends, functional
 from ._spec import Spec
 from ._stream import Stream
 from ._weights import Scratch, Weights
-from .backends import Packed
+from .backends import Backend, Packed
 from .functional import Gradients, Tape
 
 Array = npt.NDArray[Any]
@@ -40,7 +40,7 @@ class _Snapshot:
     def __init__(self, spec: Spec, flat: Array) -> None:
         flat.flags.writeable = False
         self.weights = Weights(spec, flat)
-        self.packed: dict[tuple[str, str], Packed] = {}  # by backend and instruction set
+        self.packed: dict[Backend | None, Packed] = {}  # by the choice of a backend, None for the automatic one
         self.owner = object()  # what a tape remembers; not the snapshot itself, which would keep the weights alive
 
 
@@ -106,14 +106,19 @@ class Recurrent(Generic[S]):
         """Packed weights for the backend and instruction set in force; made once per change of the weights."""
         if now is None:
             now = self._now
+        packed = now.packed.get(backends.chosen())
+        return packed if packed is not None and packed.in_force() else self._pack(now)
+
+    def _pack(self, now: _Snapshot) -> Packed:
         module = backends.current()
-        key = module.NAME, backends.active_isa(module)
-        packed = now.packed.get(key)
-        if packed is None:
-            with self._lock:
-                packed = now.packed.get(key)
-                if packed is None:
-                    packed = now.packed[key] = module.pack(self._spec, now.weights.flat)
+        isa = backends.active_isa(module)
+        with self._lock:
+            for packed in now.packed.values():
+                if packed.backend == module.NAME and packed.isa == isa:
+                    break
+            else:
+                packed = module.pack(self._spec, now.weights.flat)
+            now.packed[backends.chosen()] = packed
         return packed
 
     def __call__(

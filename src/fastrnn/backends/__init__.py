@@ -40,6 +40,15 @@ class Packed(Protocol):
     @property
     def isa(self) -> str: ...
 
+    def in_force(self) -> bool:
+        """Whether its backend would pack for the same instruction set now."""
+
+    def infer_small(self, x: Any, state: Any, out: Any, batch_first: bool) -> tuple[Array, Any] | None:
+        """(y, state) of a small call with plain arrays, where that is quicker; None: go the general way."""
+
+    def step_small(self, x: Any, out: Any, h: Array, c: Array | None) -> Array | None:
+        """y of a small step, x (N, I) or (I,), from and into a stream's states h, c (L, N, H); None: as above."""
+
 
 class Backend(Protocol):
     """What every backend module offers. Arguments have been checked and made to fit before a call."""
@@ -73,6 +82,7 @@ _failed: dict[str, Exception] = {}
 _automatic: Backend | None = None
 _lock = threading.RLock()
 _chosen: ContextVar[Backend | None] = ContextVar("fastrnn_backend", default=None)
+chosen = _chosen.get  # what `backend(...)` chose in this thread or task, None if nothing
 
 
 def load(name: str) -> Backend:
@@ -126,9 +136,9 @@ def _is_absent(name: str) -> bool:
 
 def current() -> Backend:
     """The backend in force here: `backend(...)`, else `FASTRNN_BACKEND`, else the fastest that loads."""
-    chosen = _chosen.get()
-    if chosen is not None:
-        return chosen
+    module = chosen()
+    if module is not None:
+        return module
     return _automatic if _automatic is not None else _choose()
 
 

@@ -24,6 +24,7 @@ cdef double RELEASE_WORK = 1e6
 cdef enum:
     LINE = 64
     HUGE_PAGE = 2 << 20
+    KEPT = 1 << 20  # bytes of workspace kept from one small call to the next, at most
 
 
 # What `force_split` set: 0 while the plan chooses.
@@ -87,6 +88,10 @@ cdef class Buffer:
         free(self.memory)
 
 
+# Workspace of small calls, of whatever layer: they hold the GIL from first to last.
+cdef Buffer kept = Buffer(0)
+
+
 cdef class Packed:
     """Immutable snapshot of a stack's weights, in the panels of one instruction set.
 
@@ -101,10 +106,27 @@ cdef class Packed:
     cdef fastrnn_problem problem  # T and N of the last call
     cdef fastrnn_sizes sizes      # for them
     cdef int64_t h_rows           # L*D
+    cdef int type_num             # NumPy's number of the dtype
 
     @property
     def backend(self):
         return NAME
+
+    def in_force(self):
+        """Whether `pack` still packs for this instruction set."""
+        cdef int32_t active = -1
+        return fastrnn_isa_active(&active) == FASTRNN_OK and active == self.problem.isa
+
+    def infer_small(self, x, state, out, bint batch_first):
+        """(y, state) of an ordinary small inference; None if it is not one."""
+        return infer_small(self, x, state, out, batch_first)
+
+    def step_small(self, x, out, h, c):
+        """The output of one ordinary small step, `out` if given, from x (N, I) or (I,); None if it is not one.
+
+        h and c (L, N, H) are the stream's own: read and written.
+        """
+        return step_small(self, x, out, h, c)
 
     cdef plan(self, int64_t steps, int64_t batch, bint retain, uint32_t save, uint32_t segment):
         # Under the GIL; callers copy problem and sizes before they release it.
@@ -125,6 +147,19 @@ cdef class Packed:
         problem.segment = segment
         check(fastrnn_plan(&problem, &self.sizes))
         self.problem = problem
+
+    cdef bint small(self) noexcept:
+        """Whether the call that was planned is over before the GIL could change hands."""
+        return self.sizes.work <= RELEASE_WORK
+
+    cdef Buffer room(self, int64_t nbytes):
+        """Workspace for the call that was planned; small calls, of which only one can run, share theirs."""
+        global kept
+        if not self.small() or nbytes > KEPT:
+            return Buffer(nbytes)
+        if kept.nbytes < nbytes:
+            kept = Buffer(nbytes)
+        return kept
 
     cdef backward_panels(self):
         if self.backward is None:
@@ -170,6 +205,7 @@ def pack(spec, weights):
     packed.spec = spec
     packed.isa = fastrnn_isa_name(p.isa).decode()
     packed.h_rows = p.L * p.D
+    packed.type_num = cnp.NPY_FLOAT if p.dtype == FASTRNN_F32 else cnp.NPY_DOUBLE
     frozen = weights.base is None and not weights.flags.writeable  # a layer's own buffer, which nobody writes again
     packed.weights = weights if frozen else np.array(weights, copy=True, order="C")
     packed.forward = Buffer(packed.sizes.packed)
@@ -229,7 +265,7 @@ def forward(
     a.mask = <const uint8_t*>data(mask)
     a.dropout = data(dropout)
     a.tape = NULL if tape is None else tape.memory
-    cdef Buffer workspace = Buffer(sizes.forward_workspace)
+    cdef Buffer workspace = packed.room(sizes.forward_workspace)
     a.workspace = workspace.memory
     if sizes.work > RELEASE_WORK:
         with nogil:
@@ -255,7 +291,7 @@ def backward(
     if tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
     cdef Buffer panels = packed.backward_panels()
-    cdef Buffer workspace = Buffer(sizes.backward_workspace)
+    cdef Buffer workspace = packed.room(sizes.backward_workspace)
     a.struct_size = sizeof(a)
     a.accumulate = accumulate
     a.packed_backward = panels.memory
@@ -280,6 +316,146 @@ def backward(
         status = fastrnn_backward(&problem, &a)
     if status != FASTRNN_OK:
         check(status)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The small path: a call whose arithmetic takes a microsecond or two. These functions ask one question, "is this the
+# ordinary small call?" (plain arrays of the right dtype and shape, little work), and answer None if it is not: the general
+# path then converts, copies, or says what is wrong. From the plan to the end of the arithmetic nothing runs Python code,
+# so the GIL is held, and no other thread can use this snapshot's plan or the workspace.
+
+
+cdef inline bint plain(Packed packed, array) noexcept:
+    """An ndarray, not of a subclass, of the stack's dtype, C-contiguous, aligned, in native byte order."""
+    return type(array) is cnp.ndarray and cnp.PyArray_TYPE(array) == packed.type_num and cnp.PyArray_ISCARRAY_RO(array)
+
+
+cdef inline bint shaped(Packed packed, array, int64_t rows, int64_t batch, int64_t width, bint batched) noexcept:
+    """A plain array (rows, batch, width), or (rows, width) of the one row without a batch axis."""
+    if not plain(packed, array) or cnp.PyArray_NDIM(array) != (3 if batched else 2):
+        return False
+    cdef cnp.npy_intp* dims = cnp.PyArray_DIMS(array)
+    if dims[0] != rows:
+        return False
+    return dims[1] == batch and dims[2] == width if batched else dims[1] == width
+
+
+cdef inline bint apart(a, b) noexcept:
+    """Whether two contiguous arrays, or an array and None, have no byte in common."""
+    if b is None:
+        return True
+    cdef char* a_data = <char*>cnp.PyArray_DATA(a)
+    cdef char* b_data = <char*>cnp.PyArray_DATA(b)
+    return a_data + cnp.PyArray_NBYTES(a) <= b_data or b_data + cnp.PyArray_NBYTES(b) <= a_data
+
+
+cdef inline new(Packed packed, int64_t first, int64_t second, int64_t third, int ndim):
+    """An array of ndim axes, the middle one left out if there are two, and the first too if there is one."""
+    cdef cnp.npy_intp[3] dims
+    dims[0], dims[1], dims[2] = first, second, third
+    if ndim == 2:
+        dims[1] = third
+    elif ndim == 1:
+        dims[0] = third
+    return cnp.PyArray_SimpleNew(ndim, dims, packed.type_num)
+
+
+cdef run_small(Packed packed, fastrnn_forward_args* a):
+    cdef Buffer workspace = packed.room(packed.sizes.forward_workspace)
+    a.struct_size = sizeof(fastrnn_forward_args)
+    a.packed = packed.forward.memory
+    a.workspace = workspace.memory
+    cdef fastrnn_status status = fastrnn_forward(&packed.problem, a)
+    if status != FASTRNN_OK:
+        check(status)
+
+
+cdef infer_small(Packed packed, x, state, out, bint batch_first):
+    cdef fastrnn_forward_args a
+    cdef bint batched, swapped
+    cdef int ndim
+    cdef int64_t steps, batch, first, second, width = packed.problem.D * packed.problem.H
+    if not plain(packed, x):
+        return None
+    ndim = cnp.PyArray_NDIM(x)
+    if ndim != 3 and ndim != 2:
+        return None
+    batched = ndim == 3
+    first, second = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1) if batched else 1
+    swapped = batched and batch_first
+    steps, batch = (second, first) if swapped else (first, second)
+    if steps == 0 or batch == 0 or cnp.PyArray_DIM(x, ndim - 1) != packed.problem.I:
+        return None
+    packed.plan(steps, batch, False)
+    if not packed.small():
+        return None
+
+    h0, c0, cn = state, None, None
+    cdef bint has_c = packed.problem.cell == FASTRNN_LSTM
+    if state is not None:
+        if has_c:
+            if type(state) is not tuple or len(<tuple>state) != 2:
+                return None
+            h0, c0 = <tuple>state
+            if not shaped(packed, c0, packed.h_rows, batch, packed.problem.H, batched):
+                return None
+        if not shaped(packed, h0, packed.h_rows, batch, packed.problem.H, batched):
+            return None
+    if out is None:
+        y = new(packed, first, second, width, ndim)
+    else:
+        y = out
+        if not shaped(packed, y, first, second, width, batched) or not cnp.PyArray_ISWRITEABLE(y):
+            return None
+        if not apart(y, x) or not apart(y, h0) or not apart(y, c0):
+            return None
+    hn = new(packed, packed.h_rows, batch, packed.problem.H, ndim)
+    if has_c:
+        cn = new(packed, packed.h_rows, batch, packed.problem.H, ndim)
+
+    memset(&a, 0, sizeof(a))
+    a.x, a.x_t, a.x_n = cnp.PyArray_DATA(x), second * packed.problem.I, packed.problem.I
+    a.y, a.y_t, a.y_n = cnp.PyArray_DATA(y), second * width, width
+    if swapped:
+        a.x_t, a.x_n = a.x_n, a.x_t
+        a.y_t, a.y_n = a.y_n, a.y_t
+    a.h0, a.c0, a.hn, a.cn = data(h0), data(c0), data(hn), data(cn)
+    run_small(packed, &a)
+    return (y, hn if cn is None else (hn, cn))
+
+
+cdef step_small(Packed packed, x, out, h, c):
+    cdef fastrnn_forward_args a
+    cdef int ndim
+    cdef int64_t batch = cnp.PyArray_DIM(h, 1), width = packed.problem.H
+    if not plain(packed, x):
+        return None
+    ndim = cnp.PyArray_NDIM(x)
+    if ndim == 2:
+        if cnp.PyArray_DIM(x, 0) != batch or cnp.PyArray_DIM(x, 1) != packed.problem.I:
+            return None
+    elif ndim != 1 or batch != 1 or cnp.PyArray_DIM(x, 0) != packed.problem.I:
+        return None
+    packed.plan(1, batch, False)
+    if not packed.small():
+        return None
+    if out is None:
+        y = new(packed, batch, batch, width, ndim)
+    else:
+        y = out
+        if not plain(packed, y) or not cnp.PyArray_ISWRITEABLE(y) or cnp.PyArray_NDIM(y) != ndim:
+            return None
+        if cnp.PyArray_DIM(y, ndim - 1) != width or (ndim == 2 and cnp.PyArray_DIM(y, 0) != batch):
+            return None
+        if not apart(y, x):
+            return None
+    memset(&a, 0, sizeof(a))
+    a.x, a.x_n = cnp.PyArray_DATA(x), packed.problem.I
+    a.y, a.y_n = cnp.PyArray_DATA(y), width
+    a.h0 = a.hn = data(h)
+    a.c0 = a.cn = data(c)
+    run_small(packed, &a)
+    return y
 
 
 def config():
