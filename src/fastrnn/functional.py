@@ -105,11 +105,10 @@ def infer(
     TypeError, ValueError
         An argument that does not fit, before anything is written.
     """
-    if lengths is None and reset is None and mask is None and hasattr(packed, "infer_small"):
-        done = packed.infer_small(x, state, out, batch_first)
-        if done is not None:
-            return done
     module, spec = _module(packed), packed.spec
+    done = packed.infer_small(x, state, lengths, reset, mask, out, batch_first)
+    if done is not None:
+        return done
     x, batched = _validate.sequence(spec, x, batch_first)
     steps, batch, _ = x.shape
     h0 = c0 = None

@@ -43,7 +43,9 @@ class Packed(Protocol):
     def in_force(self) -> bool:
         """Whether its backend would pack for the same instruction set now."""
 
-    def infer_small(self, x: Any, state: Any, out: Any, batch_first: bool) -> tuple[Array, Any] | None:
+    def infer_small(
+        self, x: Any, state: Any, lengths: Any, reset: Any, mask: Any, out: Any, batch_first: bool
+    ) -> tuple[Array, Any] | None:
         """(y, state) of a small call with plain arrays, where that is quicker; None: go the general way."""
 
     def step_small(self, x: Any, out: Any, h: Array, c: Array | None) -> Array | None:

@@ -117,8 +117,10 @@ cdef class Packed:
         cdef int32_t active = -1
         return fastrnn_isa_active(&active) == FASTRNN_OK and active == self.problem.isa
 
-    def infer_small(self, x, state, out, bint batch_first):
+    def infer_small(self, x, state, lengths, reset, mask, out, bint batch_first):
         """(y, state) of an ordinary small inference; None if it is not one."""
+        if lengths is not None or reset is not None or mask is not None:
+            return None
         return infer_small(self, x, state, out, batch_first)
 
     def step_small(self, x, out, h, c):
@@ -229,7 +231,7 @@ def make_tape(Packed packed not None, int64_t steps, int64_t batch, reuse=None, 
 
 
 cdef inline void* data(array) noexcept:
-    return NULL if array is None else cnp.PyArray_DATA(array)
+    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
 cdef inline int64_t stride(array, int axis) noexcept:
@@ -325,39 +327,39 @@ def backward(
 # so the GIL is held, and no other thread can use this snapshot's plan or the workspace.
 
 
-cdef inline bint plain(Packed packed, array) noexcept:
-    """An ndarray, not of a subclass, of the stack's dtype, C-contiguous, aligned, in native byte order."""
-    return type(array) is cnp.ndarray and cnp.PyArray_TYPE(array) == packed.type_num and cnp.PyArray_ISCARRAY_RO(array)
+cdef inline cnp.ndarray plain(Packed packed, array):
+    """The array itself if it is no subclass, of the stack's dtype, C-contiguous, aligned, of native byte order; or None."""
+    if type(array) is not cnp.ndarray:
+        return None
+    cdef cnp.ndarray a = <cnp.ndarray>array
+    return a if cnp.PyArray_TYPE(a) == packed.type_num and cnp.PyArray_ISCARRAY_RO(a) else None
 
 
-cdef inline bint shaped(Packed packed, array, int64_t rows, int64_t batch, int64_t width, bint batched) noexcept:
-    """A plain array (rows, batch, width), or (rows, width) of the one row without a batch axis."""
-    if not plain(packed, array) or cnp.PyArray_NDIM(array) != (3 if batched else 2):
+cdef inline bint shaped(cnp.ndarray array, int ndim, int64_t first, int64_t second, int64_t third) noexcept:
+    """Whether an array, which may be None, is (first, second, third), (first, third) or (third,)."""
+    if array is None or cnp.PyArray_NDIM(array) != ndim:
         return False
     cdef cnp.npy_intp* dims = cnp.PyArray_DIMS(array)
-    if dims[0] != rows:
+    if dims[ndim - 1] != third or (ndim > 1 and dims[0] != first):
         return False
-    return dims[1] == batch and dims[2] == width if batched else dims[1] == width
+    return ndim < 3 or dims[1] == second
 
 
-cdef inline bint apart(a, b) noexcept:
+cdef inline cnp.ndarray new(Packed packed, int ndim, int64_t first, int64_t second, int64_t third):
+    """A new array of one of these shapes."""
+    cdef cnp.npy_intp[3] dims
+    dims[0], dims[1] = first, second
+    dims[ndim - 1] = third
+    return cnp.PyArray_SimpleNew(ndim, dims, packed.type_num)
+
+
+cdef inline bint apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     """Whether two contiguous arrays, or an array and None, have no byte in common."""
     if b is None:
         return True
     cdef char* a_data = <char*>cnp.PyArray_DATA(a)
     cdef char* b_data = <char*>cnp.PyArray_DATA(b)
     return a_data + cnp.PyArray_NBYTES(a) <= b_data or b_data + cnp.PyArray_NBYTES(b) <= a_data
-
-
-cdef inline new(Packed packed, int64_t first, int64_t second, int64_t third, int ndim):
-    """An array of ndim axes, the middle one left out if there are two, and the first too if there is one."""
-    cdef cnp.npy_intp[3] dims
-    dims[0], dims[1], dims[2] = first, second, third
-    if ndim == 2:
-        dims[1] = third
-    elif ndim == 1:
-        dims[0] = third
-    return cnp.PyArray_SimpleNew(ndim, dims, packed.type_num)
 
 
 cdef run_small(Packed packed, fastrnn_forward_args* a):
@@ -370,88 +372,73 @@ cdef run_small(Packed packed, fastrnn_forward_args* a):
         check(status)
 
 
-cdef infer_small(Packed packed, x, state, out, bint batch_first):
+cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
     cdef fastrnn_forward_args a
-    cdef bint batched, swapped
-    cdef int ndim
-    cdef int64_t steps, batch, first, second, width = packed.problem.D * packed.problem.H
-    if not plain(packed, x):
-        return None
-    ndim = cnp.PyArray_NDIM(x)
+    cdef cnp.ndarray x = plain(packed, given_x), h0 = None, c0 = None, y, hn, cn = None
+    cdef int64_t I = packed.problem.I, H = packed.problem.H, rows = packed.h_rows, width = packed.problem.D * H
+    cdef int ndim = 0 if x is None else cnp.PyArray_NDIM(x)
     if ndim != 3 and ndim != 2:
         return None
-    batched = ndim == 3
-    first, second = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1) if batched else 1
-    swapped = batched and batch_first
-    steps, batch = (second, first) if swapped else (first, second)
-    if steps == 0 or batch == 0 or cnp.PyArray_DIM(x, ndim - 1) != packed.problem.I:
+    # Of an x without a batch axis, N is 1 and the second axis is left out: of y and the states too.
+    cdef int64_t first = cnp.PyArray_DIM(x, 0), second = cnp.PyArray_DIM(x, 1) if ndim == 3 else 1
+    cdef bint swapped = batch_first and ndim == 3
+    cdef int64_t steps = second if swapped else first, batch = first if swapped else second
+    if steps == 0 or batch == 0 or cnp.PyArray_DIM(x, ndim - 1) != I:
         return None
     packed.plan(steps, batch, False)
     if not packed.small():
         return None
 
-    h0, c0, cn = state, None, None
     cdef bint has_c = packed.problem.cell == FASTRNN_LSTM
     if state is not None:
-        if has_c:
-            if type(state) is not tuple or len(<tuple>state) != 2:
-                return None
-            h0, c0 = <tuple>state
-            if not shaped(packed, c0, packed.h_rows, batch, packed.problem.H, batched):
-                return None
-        if not shaped(packed, h0, packed.h_rows, batch, packed.problem.H, batched):
+        if not has_c:
+            h0 = plain(packed, state)
+        elif type(state) is tuple and len(<tuple>state) == 2:
+            h0, c0 = plain(packed, (<tuple>state)[0]), plain(packed, (<tuple>state)[1])
+        if not shaped(h0, ndim, rows, batch, H) or (has_c and not shaped(c0, ndim, rows, batch, H)):
             return None
     if out is None:
-        y = new(packed, first, second, width, ndim)
+        y = new(packed, ndim, first, second, width)
     else:
-        y = out
-        if not shaped(packed, y, first, second, width, batched) or not cnp.PyArray_ISWRITEABLE(y):
+        y = plain(packed, out)
+        if not shaped(y, ndim, first, second, width) or not cnp.PyArray_ISWRITEABLE(y):
             return None
         if not apart(y, x) or not apart(y, h0) or not apart(y, c0):
             return None
-    hn = new(packed, packed.h_rows, batch, packed.problem.H, ndim)
+    hn = new(packed, ndim, rows, batch, H)
     if has_c:
-        cn = new(packed, packed.h_rows, batch, packed.problem.H, ndim)
+        cn = new(packed, ndim, rows, batch, H)
 
     memset(&a, 0, sizeof(a))
-    a.x, a.x_t, a.x_n = cnp.PyArray_DATA(x), second * packed.problem.I, packed.problem.I
+    a.x, a.x_t, a.x_n = cnp.PyArray_DATA(x), second * I, I
     a.y, a.y_t, a.y_n = cnp.PyArray_DATA(y), second * width, width
     if swapped:
         a.x_t, a.x_n = a.x_n, a.x_t
         a.y_t, a.y_n = a.y_n, a.y_t
     a.h0, a.c0, a.hn, a.cn = data(h0), data(c0), data(hn), data(cn)
     run_small(packed, &a)
-    return (y, hn if cn is None else (hn, cn))
+    return (y, (hn, cn) if has_c else hn)
 
 
-cdef step_small(Packed packed, x, out, h, c):
+cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
     cdef fastrnn_forward_args a
-    cdef int ndim
-    cdef int64_t batch = cnp.PyArray_DIM(h, 1), width = packed.problem.H
-    if not plain(packed, x):
-        return None
-    ndim = cnp.PyArray_NDIM(x)
-    if ndim == 2:
-        if cnp.PyArray_DIM(x, 0) != batch or cnp.PyArray_DIM(x, 1) != packed.problem.I:
-            return None
-    elif ndim != 1 or batch != 1 or cnp.PyArray_DIM(x, 0) != packed.problem.I:
+    cdef cnp.ndarray x = plain(packed, given_x), y
+    cdef int64_t I = packed.problem.I, H = packed.problem.H, batch = cnp.PyArray_DIM(h, 1)
+    cdef int ndim = 0 if x is None else cnp.PyArray_NDIM(x)
+    if (ndim != 2 and (ndim != 1 or batch != 1)) or not shaped(x, ndim, batch, 0, I):
         return None
     packed.plan(1, batch, False)
     if not packed.small():
         return None
     if out is None:
-        y = new(packed, batch, batch, width, ndim)
+        y = new(packed, ndim, batch, 0, H)
     else:
-        y = out
-        if not plain(packed, y) or not cnp.PyArray_ISWRITEABLE(y) or cnp.PyArray_NDIM(y) != ndim:
-            return None
-        if cnp.PyArray_DIM(y, ndim - 1) != width or (ndim == 2 and cnp.PyArray_DIM(y, 0) != batch):
-            return None
-        if not apart(y, x):
+        y = plain(packed, out)
+        if not shaped(y, ndim, batch, 0, H) or not cnp.PyArray_ISWRITEABLE(y) or not apart(y, x):
             return None
     memset(&a, 0, sizeof(a))
-    a.x, a.x_n = cnp.PyArray_DATA(x), packed.problem.I
-    a.y, a.y_n = cnp.PyArray_DATA(y), width
+    a.x, a.x_n = cnp.PyArray_DATA(x), I
+    a.y, a.y_n = cnp.PyArray_DATA(y), H
     a.h0 = a.hn = data(h)
     a.c0 = a.cn = data(c)
     run_small(packed, &a)
