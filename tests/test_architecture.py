@@ -35,6 +35,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "_tape": {"_weights", "_validate", "backends"},
     "_weights": {"_validate"},
     "_config": {"_validate", "backends"},
+    "_threadpools": {"backends"},
     "_gates": {"_validate"},
     "_validate": set(),
     "_spec": set(),

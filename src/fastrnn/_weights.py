@@ -92,7 +92,7 @@ class Scratch(MutableMapping[str, Array]):
         return self._made
 
     def release(self) -> Array:
-        """The buffer for a layer to keep, itself if nobody else can write to it, else a copy; from now on read-only here.
+        """The buffer for a layer to keep: itself if nobody else can write to it, else a copy. Read-only from now on.
 
         Whatever could write holds a reference: a view to the buffer it is a view of. Where references are not counted
         (PyPy) or the count says more than is needed, the copy costs what it costs.
