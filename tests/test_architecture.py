@@ -35,11 +35,11 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "_tape": {"_weights", "_validate", "backends"},
     "_weights": {"_validate"},
     "_config": {"_validate", "backends"},
-    "_threadpools": {"backends"},
     "_gates": {"_validate"},
     "_validate": set(),
     "_spec": set(),
-    "backends": set(),  # its three modules are imported by name, when they are needed
+    "backends._threadpools": set(),
+    "backends": {"backends._threadpools"},  # its three modules are imported by name, when they are needed
     "backends._core": set(),
     "backends._numba": {"backends._numba_kernels", "backends._stack"},
     "backends._numba_kernels": set(),

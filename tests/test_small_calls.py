@@ -41,7 +41,7 @@ def small(layer: Any, x: Any, state: Any = None, out: Any = None) -> Any:
 
 @pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"num_layers": 2, "bidirectional": True}], ids=str)
 @pytest.mark.parametrize("batched", [True, False])
-@pytest.mark.parametrize("steps, batch", SHAPES)
+@pytest.mark.parametrize(("steps", "batch"), SHAPES)
 @pytest.mark.parametrize("cell", list(CELLS))
 def test_the_same_bits_either_way(cell: str, steps: int, batch: int, batched: bool, options: dict[str, Any]) -> None:
     layer = make_layer(cell, I, H, **options)

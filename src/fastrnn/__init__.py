@@ -14,7 +14,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import _threadpools, functional
+from . import functional
 from ._config import get_num_threads, set_num_threads, show_config
 from .backends import backend
 from .layers import GRU, LSTM, RNN, Stream, load
@@ -38,9 +38,6 @@ __all__ = [
     "show_config",
     "training",
 ]
-
-
-_threadpools.register()
 
 
 def __getattr__(name: str) -> Any:

@@ -112,6 +112,8 @@ def load(name: str) -> Backend:
                 if name == "cpp":
                     _check_threads(os.environ.get(THREADS))
                 _loaded[name] = cast(Backend, importlib.import_module(f".{MODULES[name]}", __name__))
+                if name == "cpp":
+                    importlib.import_module("._threadpools", __name__).register(_loaded[name])
                 return _loaded[name]
             except (ImportError, ValueError) as error:
                 _failed[name] = error

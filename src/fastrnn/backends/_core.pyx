@@ -45,7 +45,7 @@ cdef check(fastrnn_status status):
 
 cdef extern from *:
     """
-    // A name to know this library by among the others that are called _core: see fastrnn._threadpools.
+    // A name to know this library by among the others that are called _core: see _threadpools.py.
     extern "C" {
     __attribute__((visibility("default"))) extern const char fastrnn_python_core;
     const char fastrnn_python_core = 1;

@@ -5,19 +5,16 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from . import backends
 
+def register(core: Any) -> None:
+    """Tell threadpoolctl, if it is installed, of the core, which has just been loaded.
 
-def register() -> None:
-    """Tell threadpoolctl of the core, if both are there.
-
-    Loads both, since threadpoolctl knows loaded libraries only: `threadpool_limits(1)` shall hold for a layer whose
-    first call comes inside it. 4 milliseconds without cached bytecode, beside NumPy's 70 to 110.
+    It knows loaded libraries only, so a limit that is to hold must be set after the core's first use, which
+    `fastrnn.get_num_threads()` is too. Imported here and not waited for: 4 milliseconds, once, without cached bytecode.
     """
-    with suppress(ImportError, AttributeError, ValueError):  # why a core cannot be loaded is said when it is used
+    with suppress(ImportError, AttributeError):  # AttributeError: a version before `register`
         import threadpoolctl
 
-        core: Any = backends.load("cpp")
         threadpoolctl.register(_controller(threadpoolctl.LibController, core))
 
 
