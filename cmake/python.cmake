@@ -23,9 +23,9 @@ target_compile_definitions(_core PRIVATE NPY_NO_DEPRECATED_API=NPY_1_7_API_VERSI
                                          NPY_TARGET_VERSION=NPY_1_23_API_VERSION)
 set_target_properties(_core PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
 
-# Only PyInit__core is visible: a second copy of anything inside (libstdc++ templates included) stays private.
+# Only PyInit__core, and a byte that nobody reads but whose name tells this module from others called _core, are visible: a second copy of anything inside (libstdc++ templates included) stays private.
 if(APPLE)
-  target_link_options(_core PRIVATE -Wl,-exported_symbol,_PyInit__core)
+  target_link_options(_core PRIVATE -Wl,-exported_symbol,_PyInit__core -Wl,-exported_symbol,_fastrnn_python_core)
 else()
   set(exports "${PROJECT_SOURCE_DIR}/cmake/exports.map")
   target_link_options(_core PRIVATE "-Wl,--version-script=${exports}" -Wl,--gc-sections)

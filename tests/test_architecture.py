@@ -46,7 +46,8 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "_gates": {"_validate"},
     "_validate": set(),
     "_spec": set(),
-    "backends": set(),  # its three modules are imported by name, when they are needed
+    "backends._threadpools": set(),
+    "backends": {"backends._threadpools"},  # its three modules are imported by name, when they are needed
     "backends._core": set(),
     "backends._numba": {"backends._numba_kernels", "backends._stack"},
     "backends._numba_kernels": set(),

@@ -15,7 +15,8 @@ from . import _validate, backends
 def set_num_threads(n: int) -> None:
     """How many threads a call may use at most.
 
-    The results do not depend on it. The Numba and NumPy backends use one thread whatever the number.
+    The results do not depend on it. The Numba and NumPy backends use one thread whatever the number. Once the compiled
+    backend is in use, `threadpoolctl.threadpool_limits` sets the same number, under the user_api "fastrnn".
 
     Parameters
     ----------

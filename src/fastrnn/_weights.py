@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from . import _validate
 from ._spec import Spec
 
 Array = npt.NDArray[Any]
+getrefcount = getattr(sys, "getrefcount", None)  # CPython's
+ALONE = 2  # an attribute, and the argument of the question
 
 
 class Weights(Mapping[str, Array]):
@@ -24,14 +27,21 @@ class Weights(Mapping[str, Array]):
         layer, writeable for gradients.
     """
 
-    __slots__ = ("_flat", "_spec", "_views")
+    __slots__ = ("_flat", "_made", "_spec")
 
     def __init__(self, spec: Spec, flat: Array) -> None:
         self._spec = spec
         self._flat = flat
-        visible = flat.view()
-        visible.flags.writeable = False
-        self._views = spec.views(visible)
+        self._made: dict[str, Array] | None = None
+
+    @property
+    def _views(self) -> dict[str, Array]:
+        """Made when first asked for: who works on `flat` alone, as optimisers do, needs none."""
+        if self._made is None:
+            visible = self._flat.view()
+            visible.flags.writeable = False
+            self._made = self._spec.views(visible)
+        return self._made
 
     @property
     def flat(self) -> Array:
@@ -41,10 +51,10 @@ class Weights(Mapping[str, Array]):
         return self._views[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._views)
+        return iter(self._spec.weight_shapes)
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self._spec.weight_shapes)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Copied or pickled arrays are writeable, and those that were views are not any more.
@@ -68,12 +78,30 @@ class Scratch(MutableMapping[str, Array]):
     or removed.
     """
 
-    __slots__ = ("_flat", "_spec", "_views")
+    __slots__ = ("_flat", "_made", "_spec")
 
     def __init__(self, spec: Spec, flat: Array) -> None:
         self._spec = spec
         self._flat = np.array(flat)
-        self._views = spec.views(self._flat)
+        self._made: dict[str, Array] | None = None
+
+    @property
+    def _views(self) -> dict[str, Array]:
+        if self._made is None:
+            self._made = self._spec.views(self._flat)
+        return self._made
+
+    def release(self) -> Array:
+        """The buffer for a layer to keep: itself if nobody else can write to it, else a copy. Read-only from now on.
+
+        Whatever could write holds a reference: a view to the buffer it is a view of. Where references are not counted
+        (PyPy) or the count says more than is needed, the copy costs what it costs.
+        """
+        self._made = None
+        alone = getrefcount is not None and getrefcount(self._flat) == ALONE
+        self._flat = self._flat if alone else self._flat.copy()
+        self._flat.flags.writeable = False
+        return self._flat
 
     @property
     def flat(self) -> Array:

@@ -106,6 +106,9 @@ def infer(
         An argument that does not fit, before anything is written.
     """
     module, spec = _module(packed), packed.spec
+    done = packed.infer_small(x, state, lengths, reset, mask, out, batch_first)
+    if done is not None:
+        return done
     x, batched = _validate.sequence(spec, x, batch_first)
     steps, batch, _ = x.shape
     h0 = c0 = None

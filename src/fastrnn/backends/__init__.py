@@ -40,6 +40,17 @@ class Packed(Protocol):
     @property
     def isa(self) -> str: ...
 
+    def in_force(self) -> bool:
+        """Whether its backend would pack for the same instruction set now."""
+
+    def infer_small(
+        self, x: Any, state: Any, lengths: Any, reset: Any, mask: Any, out: Any, batch_first: bool
+    ) -> tuple[Array, Any] | None:
+        """(y, state) of a small call with plain arrays, where that is quicker; None: go the general way."""
+
+    def step_small(self, x: Any, out: Any, h: Array, c: Array | None) -> Array | None:
+        """y of a small step, x (N, I) or (I,), from and into a stream's states h, c (L, N, H); None: as above."""
+
 
 class Backend(Protocol):
     """What every backend module offers. Arguments have been checked and made to fit before a call."""
@@ -73,6 +84,7 @@ _failed: dict[str, Exception] = {}
 _automatic: Backend | None = None
 _lock = threading.RLock()
 _chosen: ContextVar[Backend | None] = ContextVar("fastrnn_backend", default=None)
+chosen = _chosen.get  # what `backend(...)` chose in this thread or task, None if nothing
 
 
 def load(name: str) -> Backend:
@@ -100,6 +112,8 @@ def load(name: str) -> Backend:
                 if name == "cpp":
                     _check_threads(os.environ.get(THREADS))
                 _loaded[name] = cast(Backend, importlib.import_module(f".{MODULES[name]}", __name__))
+                if name == "cpp":
+                    importlib.import_module("._threadpools", __name__).register(_loaded[name])
                 return _loaded[name]
             except (ImportError, ValueError) as error:
                 _failed[name] = error
@@ -126,9 +140,9 @@ def _is_absent(name: str) -> bool:
 
 def current() -> Backend:
     """The backend in force here: `backend(...)`, else `FASTRNN_BACKEND`, else the fastest that loads."""
-    chosen = _chosen.get()
-    if chosen is not None:
-        return chosen
+    module = chosen()
+    if module is not None:
+        return module
     return _automatic if _automatic is not None else _choose()
 
 

@@ -24,6 +24,7 @@ cdef double RELEASE_WORK = 1e6
 cdef enum:
     LINE = 64
     HUGE_PAGE = 2 << 20
+    KEPT = 1 << 20  # bytes of workspace kept from one small call to the next, at most
 
 
 # What `force_split` set: 0 while the plan chooses.
@@ -45,6 +46,11 @@ cdef check(fastrnn_status status):
 
 cdef extern from *:
     """
+    // A name to know this library by among the others that are called _core: see _threadpools.py.
+    extern "C" {
+    __attribute__((visibility("default"))) extern const char fastrnn_python_core;
+    const char fastrnn_python_core = 1;
+    }
     #if defined(__linux__)
     #include <sys/mman.h>
     #endif
@@ -88,6 +94,10 @@ cdef class Buffer:
         free(self.memory)
 
 
+# Workspace of small calls, of whatever layer: they hold the GIL from first to last.
+cdef Buffer kept = Buffer(0)
+
+
 cdef class Packed:
     """Immutable snapshot of a stack's weights, in the panels of one instruction set.
 
@@ -102,10 +112,29 @@ cdef class Packed:
     cdef fastrnn_problem problem  # T and N of the last call
     cdef fastrnn_sizes sizes      # for them
     cdef int64_t h_rows           # L*D
+    cdef int type_num             # NumPy's number of the dtype
 
     @property
     def backend(self):
         return NAME
+
+    def in_force(self):
+        """Whether `pack` still packs for this instruction set."""
+        cdef int32_t active = -1
+        return fastrnn_isa_active(&active) == FASTRNN_OK and active == self.problem.isa
+
+    def infer_small(self, x, state, lengths, reset, mask, out, bint batch_first):
+        """(y, state) of an ordinary small inference; None if it is not one."""
+        if lengths is not None or reset is not None or mask is not None:
+            return None
+        return infer_small(self, x, state, out, batch_first)
+
+    def step_small(self, x, out, h, c):
+        """The output of one ordinary small step, `out` if given, from x (N, I) or (I,); None if it is not one.
+
+        h and c (L, N, H) are the stream's own: read and written.
+        """
+        return step_small(self, x, out, h, c)
 
     cdef plan(self, int64_t steps, int64_t batch, bint retain, uint32_t save, uint32_t segment):
         # Under the GIL; callers copy problem and sizes before they release it.
@@ -126,6 +155,19 @@ cdef class Packed:
         problem.segment = segment
         check(fastrnn_plan(&problem, &self.sizes))
         self.problem = problem
+
+    cdef bint small(self) noexcept:
+        """Whether the call that was planned is over before the GIL could change hands."""
+        return self.sizes.work <= RELEASE_WORK
+
+    cdef Buffer room(self, int64_t nbytes):
+        """Workspace for the call that was planned; small calls, of which only one can run, share theirs."""
+        global kept
+        if not self.small() or nbytes > KEPT:
+            return Buffer(nbytes)
+        if kept.nbytes < nbytes:
+            kept = Buffer(nbytes)
+        return kept
 
     cdef backward_panels(self):
         if self.backward is None:
@@ -171,6 +213,7 @@ def pack(spec, weights):
     packed.spec = spec
     packed.isa = fastrnn_isa_name(p.isa).decode()
     packed.h_rows = p.L * p.D
+    packed.type_num = cnp.NPY_FLOAT if p.dtype == FASTRNN_F32 else cnp.NPY_DOUBLE
     frozen = weights.base is None and not weights.flags.writeable  # a layer's own buffer, which nobody writes again
     packed.weights = weights if frozen else np.array(weights, copy=True, order="C")
     packed.forward = Buffer(packed.sizes.packed)
@@ -194,7 +237,7 @@ def make_tape(Packed packed not None, int64_t steps, int64_t batch, reuse=None, 
 
 
 cdef inline void* data(array) noexcept:
-    return NULL if array is None else cnp.PyArray_DATA(array)
+    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
 
 
 cdef inline int64_t stride(array, int axis) noexcept:
@@ -230,7 +273,7 @@ def forward(
     a.mask = <const uint8_t*>data(mask)
     a.dropout = data(dropout)
     a.tape = NULL if tape is None else tape.memory
-    cdef Buffer workspace = Buffer(sizes.forward_workspace)
+    cdef Buffer workspace = packed.room(sizes.forward_workspace)
     a.workspace = workspace.memory
     if sizes.work > RELEASE_WORK:
         with nogil:
@@ -256,7 +299,7 @@ def backward(
     if tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
     cdef Buffer panels = packed.backward_panels()
-    cdef Buffer workspace = Buffer(sizes.backward_workspace)
+    cdef Buffer workspace = packed.room(sizes.backward_workspace)
     a.struct_size = sizeof(a)
     a.accumulate = accumulate
     a.packed_backward = panels.memory
@@ -334,6 +377,9 @@ def probe(kind, int64_t repeats, *, dtype="float32", uint32_t threads=1, buffer=
         status = fastrnn_run_probe(&p, &work)
     check(status)
     return work
+
+
+include "_small.pxi"
 
 
 def config():

@@ -187,6 +187,16 @@ class Packed:
     isa: str
     weights: tuple[Any, ...]  # one per state k
 
+    def in_force(self) -> bool:
+        """A twin has no instruction sets to choose from."""
+        return True
+
+    def infer_small(self, *_call: object) -> None:
+        """No short way: a twin's call takes longer than the checks before it."""
+
+    def step_small(self, *_step: object) -> None:
+        """No short way."""
+
 
 class TapeBuffer:
     """What backward needs of one forward besides its arguments, in one block of memory.

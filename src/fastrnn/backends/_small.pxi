@@ -1,0 +1,124 @@
+# Part of _core.pyx.
+#
+# The small path: a call whose arithmetic takes a microsecond or two. These functions ask one question, "is this the
+# ordinary small call?" (plain arrays of the right dtype and shape, little work), and answer None if it is not: the general
+# path then converts, copies, or says what is wrong. From the plan to the end of the arithmetic nothing runs Python code,
+# so the GIL is held, and no other thread can use this snapshot's plan or the workspace.
+
+
+cdef inline cnp.ndarray plain(Packed packed, array):
+    """The array itself if it is no subclass, of the stack's dtype, C-contiguous, aligned, of native byte order; or None."""
+    if type(array) is not cnp.ndarray:
+        return None
+    cdef cnp.ndarray a = <cnp.ndarray>array
+    return a if cnp.PyArray_TYPE(a) == packed.type_num and cnp.PyArray_ISCARRAY_RO(a) else None
+
+
+cdef inline bint shaped(cnp.ndarray array, int ndim, int64_t first, int64_t second, int64_t third) noexcept:
+    """Whether an array, which may be None, is (first, second, third), (first, third) or (third,)."""
+    if array is None or cnp.PyArray_NDIM(array) != ndim:
+        return False
+    cdef cnp.npy_intp* dims = cnp.PyArray_DIMS(array)
+    if dims[ndim - 1] != third or (ndim > 1 and dims[0] != first):
+        return False
+    return ndim < 3 or dims[1] == second
+
+
+cdef inline cnp.ndarray new(Packed packed, int ndim, int64_t first, int64_t second, int64_t third):
+    """A new array of one of these shapes."""
+    cdef cnp.npy_intp[3] dims
+    dims[0], dims[1] = first, second
+    dims[ndim - 1] = third
+    return cnp.PyArray_SimpleNew(ndim, dims, packed.type_num)
+
+
+cdef inline bint apart(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether two contiguous arrays, or an array and None, have no byte in common."""
+    if b is None:
+        return True
+    cdef char* a_data = <char*>cnp.PyArray_DATA(a)
+    cdef char* b_data = <char*>cnp.PyArray_DATA(b)
+    return a_data + cnp.PyArray_NBYTES(a) <= b_data or b_data + cnp.PyArray_NBYTES(b) <= a_data
+
+
+cdef run_small(Packed packed, fastrnn_forward_args* a):
+    cdef Buffer workspace = packed.room(packed.sizes.forward_workspace)
+    a.struct_size = sizeof(fastrnn_forward_args)
+    a.packed = packed.forward.memory
+    a.workspace = workspace.memory
+    cdef fastrnn_status status = fastrnn_forward(&packed.problem, a)
+    if status != FASTRNN_OK:
+        check(status)
+
+
+cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
+    cdef fastrnn_forward_args a
+    cdef cnp.ndarray x = plain(packed, given_x), h0 = None, c0 = None, y, hn, cn = None
+    cdef int64_t I = packed.problem.I, H = packed.problem.H, rows = packed.h_rows, width = packed.problem.D * H
+    cdef int ndim = 0 if x is None else cnp.PyArray_NDIM(x)
+    if ndim != 3 and ndim != 2:
+        return None
+    # Of an x without a batch axis, N is 1 and the second axis is left out: of y and the states too.
+    cdef int64_t first = cnp.PyArray_DIM(x, 0), second = cnp.PyArray_DIM(x, 1) if ndim == 3 else 1
+    cdef bint swapped = batch_first and ndim == 3
+    cdef int64_t steps = second if swapped else first, batch = first if swapped else second
+    if steps == 0 or batch == 0 or cnp.PyArray_DIM(x, ndim - 1) != I:
+        return None
+    packed.plan(steps, batch, False)
+    if not packed.small():
+        return None
+
+    cdef bint has_c = packed.problem.cell == FASTRNN_LSTM
+    if state is not None:
+        if not has_c:
+            h0 = plain(packed, state)
+        elif type(state) is tuple and len(<tuple>state) == 2:
+            h0, c0 = plain(packed, (<tuple>state)[0]), plain(packed, (<tuple>state)[1])
+        if not shaped(h0, ndim, rows, batch, H) or (has_c and not shaped(c0, ndim, rows, batch, H)):
+            return None
+    if out is None:
+        y = new(packed, ndim, first, second, width)
+    else:
+        y = plain(packed, out)
+        if not shaped(y, ndim, first, second, width) or not cnp.PyArray_ISWRITEABLE(y):
+            return None
+        if not apart(y, x) or not apart(y, h0) or not apart(y, c0):
+            return None
+    hn = new(packed, ndim, rows, batch, H)
+    if has_c:
+        cn = new(packed, ndim, rows, batch, H)
+
+    memset(&a, 0, sizeof(a))
+    a.x, a.x_t, a.x_n = cnp.PyArray_DATA(x), second * I, I
+    a.y, a.y_t, a.y_n = cnp.PyArray_DATA(y), second * width, width
+    if swapped:
+        a.x_t, a.x_n = a.x_n, a.x_t
+        a.y_t, a.y_n = a.y_n, a.y_t
+    a.h0, a.c0, a.hn, a.cn = data(h0), data(c0), data(hn), data(cn)
+    run_small(packed, &a)
+    return (y, (hn, cn) if has_c else hn)
+
+
+cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
+    cdef fastrnn_forward_args a
+    cdef cnp.ndarray x = plain(packed, given_x), y
+    cdef int64_t I = packed.problem.I, H = packed.problem.H, batch = cnp.PyArray_DIM(h, 1)
+    cdef int ndim = 0 if x is None else cnp.PyArray_NDIM(x)
+    if (ndim != 2 and (ndim != 1 or batch != 1)) or not shaped(x, ndim, batch, 0, I):
+        return None
+    packed.plan(1, batch, False)
+    if not packed.small():
+        return None
+    if out is None:
+        y = new(packed, ndim, batch, 0, H)
+    else:
+        y = plain(packed, out)
+        if not shaped(y, ndim, batch, 0, H) or not cnp.PyArray_ISWRITEABLE(y) or not apart(y, x):
+            return None
+    memset(&a, 0, sizeof(a))
+    a.x, a.x_n = cnp.PyArray_DATA(x), I
+    a.y, a.y_n = cnp.PyArray_DATA(y), H
+    a.h0 = a.hn = data(h)
+    a.c0 = a.cn = data(c)
+    run_small(packed, &a)
+    return y
