@@ -6,6 +6,21 @@ foreach(isa IN LISTS FASTRNN_ISAS)
                    "-DOBJECT=$<TARGET_OBJECTS:fastrnn_kernels_${isa}>" -P
                    "${PROJECT_SOURCE_DIR}/cmake/check_kernel_symbols.cmake")
 endforeach()
+
+# The inner loops of the tiles, where the instruction set has a fused multiply-add and x86's mnemonics. `base` on x86 has
+# 16 registers and needs one more for each product: what an accumulator on the stack costs there is not worth a smaller tile.
+find_package(Python 3.10 REQUIRED COMPONENTS Interpreter)
+add_test(NAME tiles_parser COMMAND "${Python_EXECUTABLE}" "${PROJECT_SOURCE_DIR}/cmake/check_tiles.py" --self-test)
+foreach(isa IN LISTS FASTRNN_ISAS)
+  if(NOT isa MATCHES "^avx" OR CMAKE_BUILD_TYPE STREQUAL "Debug" OR NOT CMAKE_OBJDUMP)
+    message(STATUS "Tiles of ${isa}: not checked")
+    continue()
+  endif()
+  add_test(NAME tiles_${isa}
+           COMMAND "${Python_EXECUTABLE}" "${PROJECT_SOURCE_DIR}/cmake/check_tiles.py" --objdump "${CMAKE_OBJDUMP}"
+                   --isa ${isa} --object "$<TARGET_OBJECTS:fastrnn_kernels_${isa}>")
+endforeach()
+
 if(TARGET _core AND NOT APPLE)
   add_test(NAME symbols_module
            COMMAND "${CMAKE_COMMAND}" "-DNM=${CMAKE_NM}" "-DMODULE=$<TARGET_FILE:_core>" -P

@@ -100,7 +100,7 @@ void backward_steps(const Plan& plan, const BackwardCall* calls) {
 // weights it streams are used less than `least` times.
 int64_t product_shares(const Plan& plan, int64_t count, int64_t least) {
   if (plan.threads == 1) return 1;
-  const int64_t shares = 4 * int64_t{plan.threads}, most = count / least;
+  const int64_t shares = plan.shares(), most = count / least;
   return most < 1 ? 1 : most < shares ? most : shares;
 }
 
@@ -121,6 +121,7 @@ void weight_gradients(const Plan& plan, const fastrnn_backward_args& a,
     g.panels = memory.panels[d];
     g.first = k == plan.segments - 1;
     g.last = k == 0;
+    g.copies = bytes(memory.copies[d]) + i % shares * outer_part_rows * outer_part_bytes;
     char* dw = bytes(a.dweights) + plan.item * plan.offset(io.layer, d, [&](int64_t l) {
       return plan.weight_elements(l);
     });

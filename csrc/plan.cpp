@@ -245,6 +245,9 @@ BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
     out.rh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, segment_rows, Hp, plan.item);
     out.drh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, N, Hp, plan.item);
     out.panels[d] = arena.take(sums, plan.item);
+    const bool wide = (widest > plan.p.H ? widest : plan.p.H) * plan.item > outer_whole_bytes;
+    out.copies[d] =
+        arena.take(wide ? plan.shares() : 0, round_up(outer_part_rows * outer_part_bytes, line));
   }
   take_recompute(plan, arena, out.again);
   for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i)
@@ -252,6 +255,9 @@ BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
   out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
   return out;
 }
+
+// A few for each thread, so that they can be claimed.
+int64_t Plan::shares() const noexcept { return threads == 1 ? 1 : 4 * int64_t{threads}; }
 
 double Plan::work() const noexcept {
   const double first = static_cast<double>(p.I + p.H), others = static_cast<double>(p.L - 1);

@@ -56,6 +56,7 @@ struct Plan {
     return layer == 0 ? direction * first : D * first + ((layer - 1) * D + direction) * other;
   }
   int64_t chunk_steps(int64_t layer) const noexcept;
+  int64_t shares() const noexcept;    // of a large product after the time loop, at most
   double work() const noexcept;       // floating-point operations of one forward call
   bool saves_gates() const noexcept;  // on the tape
   int64_t c_rows() const noexcept;    // of the tape's c, each direction
@@ -139,6 +140,7 @@ struct BackwardMemory {
   void* rh[2];  // GRU with reset before
   void* drh[2];
   void* panels[2];  // sums of weight gradients
+  void* copies[2];  // shares * outer_part_rows * outer_part_bytes: rows of x and h for them
   void* dys[2];     // [T,N,D*H] between layers
   void* dropped;
   int64_t zero_bytes;

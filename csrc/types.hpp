@@ -136,6 +136,10 @@ struct InputGradArgs {
   bool accumulate;  // add to dx (second direction)
 };
 
+// Rows of x or h wider than outer_whole_bytes enter the gradients of weights in parts, copied a block at a time: see
+// outer_product in kernels/gradients.hpp.
+constexpr int64_t outer_whole_bytes = 1536, outer_part_bytes = 384, outer_part_rows = 512;
+
 struct WeightGradArgs {
   Layout layout;
   const void* dgates;
@@ -144,6 +148,7 @@ struct WeightGradArgs {
   const void* rh;        // GRU with reset before: [R][Hp]
   void* panels;          // sums: (X*I + U*H + 4) * Hp elements
   bool first, last;      // call of a row of calls: sums begin at zero; sums are written out
+  void* copies;          // scratch: [outer_part_rows][outer_part_bytes], where I or H is that wide
   void* dw_ih;           // [G*H,I]
   void* dw_hh;           // [G*H,H]
   void* db_ih;           // [G*H] or null

@@ -105,6 +105,7 @@ def _table() -> tuple[Problem, ...]:
         p("no_steps_deep", "T=0, layers, lengths, no state", 0, 2, 3, 16, state=False, lengths="empty", **both),
         p("no_rows", "N=0: nothing to do, gradients of weights are 0", 2, 0, 3, 16),
         p("no_state", "initial state absent: zeros, and no dh0 to write", 7, 6, 5, 17, state=False),
+        p("wide_rows", "x of 1.6 KB in parts, 533 rows of it: gradients of weights over two blocks", 41, 13, 401, 5),
         p("no_bias", "no biases in weights, panels and gradients", 2, 2, 9, 17, bias=False),
         p("batch_first", "rows of a step are not adjacent", 7, 5, 3, 17, layout="batch_first"),
         p("strided", "gaps on every axis, start not on a vector boundary", 2, 6, 5, 15, layout="strided"),

@@ -6,9 +6,10 @@
 //   scratch of one panel   [I][X][VL] | [H][U][VL] | (r*h part [H][VL]) | [4][VL]   then written out as PyTorch's [G*H,K]
 //
 // The vector operand, dG [panels][R][4*VL], is one contiguous stream; rows of x and h are broadcast through the pointer
-// table. Rows are taken in blocks that keep x (or h) in L2 while every panel passes over it; accumulators return to scratch
-// between blocks, so each sum has one order, that of the rows: the same for any number of threads. Where gates are computed
-// again, the rows come in several calls, a segment of steps each, the last segment first, and the sums run through them all.
+// table. Rows are taken in blocks that keep x (or h) in L2 while every panel passes over it, wide ones in parts of their
+// columns (outer_product); accumulators return to scratch between blocks, so each sum has one order, that of the rows: the
+// same for any number of threads. Where gates are computed again, the rows come in several calls, a segment of steps each, the
+// last segment first, and the sums run through them all.
 // Called by the driver through the kernel table.
 #pragma once
 
@@ -101,6 +102,16 @@ FR_INLINE int64_t block_rows(int64_t width) {
   return rows < 32 ? 32 : min_of(rows, 256);
 }
 
+// Which vectors of dG's panel W or U takes part in: S, or all NV of an RNN's.
+template <class C, class S, int NV>
+struct OuterSlots {
+  using type = S;
+};
+template <class T, class S, int NV>
+struct OuterSlots<Rnn<T>, S, NV> {
+  using type = typename FirstSlots<NV>::Plain;
+};
+
 // Where a panel's sums lie in the scratch.
 template <class C>
 FR_INLINE int64_t sums_size(const Layout& layout) {
@@ -110,28 +121,50 @@ FR_INLINE int64_t sums_size(const Layout& layout) {
   return (layout.I * S::X::count + layout.H * (S::U::count + (C::two_phase ? 1 : 0)) + 4) * VL;
 }
 
+// Columns [k.begin, k.end) of some rows, one after the other: from -> to, which points to the copies.
+template <class T>
+FR_INLINE void copy_rows(const void** to, T* copies, const void* const* from, int64_t count,
+                         Range k) {
+  const int64_t width = k.end - k.begin;
+  for (int64_t i = 0; i < count; ++i, copies += width) {
+    const T* row = static_cast<const T*>(from[i]) + k.begin;
+    std::memcpy(copies, row, static_cast<size_t>(width) * sizeof(T));
+    to[i] = copies;
+  }
+}
+
 // Sums over rows of x or h for a range of panels; they begin offset_per_lane vectors into each panel's scratch.
+//
+// Wide rows go in parts, copied for all panels: 512 rows of 384 bytes (192 KB) stay in L2 beside a panel's dG (128 KB), where
+// few whole rows would fit, and the sums of all columns travel to memory and back a quarter as often. Measured, dW and dU of an
+// LSTM, R=3200, I=H=1024: 74 -> 91 % of the FMA peak, I=H=512: 83 -> 91 %; parts that are not copied: 82 % (rows 4 KB apart
+// share a few sets of the caches).
 template <class C, class S, class Rows>
 FR_INLINE void outer_product(const WeightGradArgs& g, int64_t begin, int64_t end, int64_t K,
                              Rows rows_at, int64_t offset_per_lane) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
-  const int64_t R = g.layout.rows, block = block_rows<T>(K);
-  for (int64_t row = 0; row < R || row == 0; row += block) {
-    const int64_t count = min_of(block, R - row);
-    const bool first = g.first && row == 0;
-    for_panels<C>(g.layout, {begin, end}, [&](auto nv, int64_t p, int64_t) FR_FLAT {
-      constexpr int NV = decltype(nv)::value;
-      T* to = static_cast<T*>(g.panels) + p * sums_size<C>(g.layout);
-      const int64_t stride = (C::interleaved ? 4 : NV) * VL;
-      const T* dg = static_cast<const T*>(g.dgates) + p * R * 4 * VL + row * stride;
-      if constexpr (C::interleaved) {
-        outer_block<T, S>(to + offset_per_lane * VL, first, rows_at(row), K, dg, stride, count);
-      } else {
-        outer_block<T, typename FirstSlots<NV>::Plain>(to + offset_per_lane * NV * VL, first,
-                                                       rows_at(row), K, dg, stride, count);
-      }
-    });
+  const int64_t bytes = K * static_cast<int64_t>(sizeof(T)), R = g.layout.rows;
+  const int64_t parts =
+      bytes > outer_whole_bytes ? (bytes + outer_part_bytes - 1) / outer_part_bytes : 1;
+  const int64_t block = parts > 1 ? outer_part_rows : block_rows<T>(K);
+  const void* copies[outer_part_rows];
+  for (int64_t part = 0; part < parts; ++part) {
+    const Range k = share_of(K, part, parts);
+    for (int64_t row = 0; row < R || row == 0; row += block) {
+      const int64_t count = min_of(block, R - row);
+      const void* const* rows = parts > 1 ? copies : rows_at(row);
+      if (parts > 1) copy_rows(copies, static_cast<T*>(g.copies), rows_at(row), count, k);
+      for_panels<C>(g.layout, {begin, end}, [&](auto nv, int64_t p, int64_t) FR_FLAT {
+        constexpr int NV = decltype(nv)::value;
+        using V = typename OuterSlots<C, S, NV>::type;
+        const int64_t stride = (C::interleaved ? 4 : NV) * VL;
+        const T* dg = static_cast<const T*>(g.dgates) + p * R * 4 * VL + row * stride;
+        T* to = static_cast<T*>(g.panels) + p * sums_size<C>(g.layout) +
+                (offset_per_lane * (C::interleaved ? 1 : NV) + k.begin * V::count) * VL;
+        outer_block<T, V>(to, g.first && row == 0, rows, k.end - k.begin, dg, stride, count);
+      });
+    }
   }
 }
 

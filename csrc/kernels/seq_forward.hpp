@@ -7,6 +7,8 @@
 //   xg   [panels][chunk*N][X*VL], one projected row contiguous, at most 256 KB: it stays in L2
 //
 // The panel is the outer loop: K*G*VL weights come once a step from L2 or L3 and serve all row blocks from L1 or L2.
+// Fetching the head of the next panel by instructions, 256 bytes for each row before its epilogue, won nothing: 0.99 to 1.00 of
+// the speed without, H=64 to 1024, N=16 to 256 (Zen 4); the hardware's stream is there in time.
 // Pre-activations never reach memory but for xg. Seeding the tile by bias, then x, then h in k order makes the projected and
 // the unprojected way give the same bits. Called by the driver through the kernel table.
 #pragma once
