@@ -26,7 +26,7 @@ struct Cursor {
 };
 
 // checkpoint: the first row of c for states that are updated in place.
-void add_row(RowSource& source, RowTables& tables, Cursor& at_row, int64_t t, int64_t n,
+void add_row(RowSource& source, const RowTables& tables, Cursor& at_row, int64_t t, int64_t n,
              int64_t checkpoint) {
   const bool cut = is_cut(source.seq, t, n);
   const void* h = cut ? source.zero : source.h_of[n];
@@ -62,7 +62,10 @@ void add_row(RowSource& source, RowTables& tables, Cursor& at_row, int64_t t, in
 
 }  // namespace
 
-void build_rows(RowSource& source, int64_t begin, int64_t end, RowTables& tables) noexcept {
+void build_rows(RowSource& moved, int64_t begin, int64_t end, RowTables& filled) noexcept {
+  // Copies: every store to a table could change what lies behind a reference, and a small layer's step is 250 cycles long.
+  RowSource source = moved;
+  const RowTables tables = filled;
   const Sequence& seq = source.seq;
   Cursor cursor{0, 0};
   for (int64_t s = begin; s < end; ++s) {
@@ -85,6 +88,7 @@ void build_rows(RowSource& source, int64_t begin, int64_t end, RowTables& tables
   }
   tables.first[end - begin] = cursor.row;
   if (tables.held_first != nullptr) tables.held_first[end - begin] = cursor.held;
+  moved.tape_rows = source.tape_rows;
 }
 
 int64_t row_tables_bytes(int64_t rows, int64_t steps, bool held) noexcept {

@@ -250,7 +250,8 @@ int64_t share_begin(int64_t count, int64_t shares, int64_t s) noexcept {
 
 }  // namespace
 
-// An item of one share, or -1 if all of them are claimed (or the phase is over). The first to come in a phase finds the word of
+// An item of one share, or -1 if all of them are claimed (or the phase is over). Every other phase goes backwards, as in the
+// kernels' phase alone. The first to come in a phase finds the word of
 // an older one: nobody need reset it.
 int64_t Phases::claim_from(int share, uint64_t phase, int64_t count) noexcept {
   const int64_t begin = share_begin(count, members_, share);
@@ -263,7 +264,7 @@ int64_t Phases::claim_from(int share, uint64_t phase, int64_t count) noexcept {
     if (taken >= size) return -1;
     if (claimed.compare_exchange_weak(word, phase << 32 | (taken + 1), std::memory_order_acq_rel,
                                       std::memory_order_relaxed))
-      return begin + static_cast<int64_t>(taken);
+      return begin + static_cast<int64_t>((phase & 1) != 0 ? size - 1 - taken : taken);
   }
 }
 

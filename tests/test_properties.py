@@ -145,6 +145,34 @@ def test_a_row_does_not_depend_on_its_mates(system: System, cell: str, dtype: st
 
 
 @cells
+@pytest.mark.parametrize("inputs", [3, 20], ids=["narrow", "projected"])
+@pytest.mark.parametrize("hidden", [1, 15, 16, 17, 32, 33, 64, 65, 272])
+def test_one_row_is_a_row_of_many(
+    system: System, cell: str, hidden: int, inputs: int, rng: np.random.Generator
+) -> None:
+    """One row has kernels of its own (all steps at once, one panel, two): the bits are those of a batch."""
+    if system.backend != "cpp" and hidden > 33:
+        pytest.skip("kernels by size are the compiled backend's")
+    layer = make_layer(cell, inputs, hidden)
+    x, dy = draw(rng, T, 4, inputs), draw(rng, T, 4, hidden)
+    reset, mask = rng.random((T, 4)) < 0.2, rng.random((T, 4)) < 0.7
+    for options in ({}, {"reset": reset, "mask": mask}):
+        plain, _ = layer(x, **options)
+        y, _, gradients = train(layer, x, dy, **options)
+        for n in range(4):
+            one = slice(n, n + 1)
+            mine = {name: np.ascontiguousarray(value[:, one]) for name, value in options.items()}
+            system.same(layer(x[:, one], **mine)[0], plain[:, one])
+            got, _, alone = train(layer, x[:, one], dy[:, one], **mine)
+            system.same(got, y[:, one])
+            system.same(alone.x, gradients.x[:, one])
+            stream = layer.stream()
+            if not options:
+                for t in range(T):
+                    system.same(stream.step(x[t, one]), plain[t, one])
+
+
+@cells
 @pytest.mark.smoke
 def test_ragged_equals_row_by_row(system: System, cell: str, rng: np.random.Generator) -> None:
     layer = make_layer(cell, I, H, 2, bidirectional=True)

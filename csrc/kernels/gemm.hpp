@@ -110,8 +110,9 @@ FR_INLINE void accumulate_outer(Vec<T> (&acc)[MC][S::count], const void* const* 
 }
 
 // Calls body(Int<MR>, first) over [begin, end) in blocks of at most tile_rows, as equal as they can be: 8 rows are 4+4 and 13
-// are 5+4+4, since a last block of one row would run at the speed of a matrix-vector product.
-template <class Body>
+// are 5+4+4, since a last block of one row would run at the speed of a matrix-vector product. Least 2: it is never called for one
+// row alone.
+template <int Least = 1, class Body>
 FR_INLINE void for_row_blocks(int64_t begin, int64_t end, Body body) {
   const int64_t rows = end - begin;
   if (rows <= 0) return;
@@ -122,7 +123,7 @@ FR_INLINE void for_row_blocks(int64_t begin, int64_t end, Body body) {
     const int64_t size = small + (i < larger ? 1 : 0);
     switch (size) {
       case 1:
-        body(Int<1>{}, first);
+        if constexpr (Least <= 1) body(Int<1>{}, first);
         break;
       case 2:
         body(Int<2>{}, first);

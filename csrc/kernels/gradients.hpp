@@ -14,6 +14,7 @@
 #pragma once
 
 #include "seq_backward.hpp"
+#include "transpose.hpp"
 
 namespace fastrnn::FR_ISA {
 namespace {
@@ -198,13 +199,10 @@ FR_INLINE void write_out(T* to, int64_t K, const T* from, int count, const Panel
     const int64_t k1 = min_of(K, k0 + 64);
     for (int j = 0; j < count; ++j) {
       const int64_t valid = min_of(VL, rows.valid_at(j));
-      for (int64_t v = 0; v < valid; ++v) {
-        T* row = to + (rows.first + j * rows.step + v) * K;
-        const T* sums = from + j * VL + v;
-        if (k1 < K) prefetch_l2(row + k1);
-        for (int64_t k = k0; k < k1; ++k)
-          row[k] = accumulate ? row[k] + sums[k * count * VL] : sums[k * count * VL];
-      }
+      T* row = to + (rows.first + j * rows.step) * K;
+      for (int64_t v = 0; k1 < K && v < valid; ++v) prefetch_l2(row + v * K + k1);
+      transpose(row + k0, K, from + k0 * count * VL + j * VL, count * VL, valid, k1 - k0,
+                accumulate);
     }
   }
 }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "seq_forward.hpp"
+#include "transpose.hpp"
 
 namespace fastrnn::FR_ISA {
 namespace {
@@ -20,17 +21,13 @@ FR_INLINE T* pack_columns(T* to, const T* from, int64_t K, int count, const Pane
   for (int64_t k0 = 0; k0 < K; k0 += 64) {
     const int64_t k1 = min_of(K, k0 + 64);
     for (int j = 0; j < count; ++j) {
-      const int64_t valid = rows.valid_at(j);
-      for (int v = 0; v < VL; ++v) {
-        const T* row = from + (rows.first + j * rows.step + v) * K;
-        T* column = to + j * VL + v;
-        if (v < valid) {
-          if (k1 < K) prefetch_l2(row + k1);
-          for (int64_t k = k0; k < k1; ++k) column[k * count * VL] = row[k];
-        } else {
-          for (int64_t k = k0; k < k1; ++k) column[k * count * VL] = T(0);
-        }
-      }
+      const int64_t valid = min_of(VL, rows.valid_at(j));
+      const T* row = from + (rows.first + j * rows.step) * K;
+      T* column = to + j * VL + k0 * count * VL;
+      for (int64_t v = 0; k1 < K && v < valid; ++v) prefetch_l2(row + v * K + k1);
+      transpose(column, count * VL, row + k0, K, k1 - k0, valid, false);
+      for (int64_t k = 0; valid < VL && k < k1 - k0; ++k)
+        for (int64_t v = valid < 0 ? 0 : valid; v < VL; ++v) column[k * count * VL + v] = T(0);
     }
   }
   return to + K * count * VL;

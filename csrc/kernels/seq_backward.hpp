@@ -242,9 +242,8 @@ FR_INLINE void backward_loop(BackwardArgs& b) {
   const int64_t Hp = b.layout.hidden_padded, blocks = (Hp + block - 1) / block;
   const int64_t last = b.steps - 1;
   const auto units = [&](auto body) FR_FLAT {
-    phase(b.team, blocks, [&](Range part) FR_FLAT {
-      body(Range{part.begin * block, min_of(part.end * block, Hp)});
-    });
+    phase(b.team, blocks,
+          [&](int64_t item) FR_FLAT { body(Range{item * block, min_of((item + 1) * block, Hp)}); });
   };
   for (int64_t step = last; step >= 0; --step) {
     units([&](Range part) FR_FLAT {

@@ -1,102 +1,24 @@
 // Forward through time for one {layer, direction, batch slice}.
 //
 //   for chunk of steps:  table its rows;  project its inputs  xg = bias + W x  (or leave x to the step's own product)
-//     for step:  for panel:  for block of MR rows:
+//     for step:  for panel:  for block of MR rows:                        (one row: seq_single.hpp)
 //       tile = xg (or bias + W x);  tile += U h;  cell on the tile's registers -> y, c, tape
 //
 //   xg   [panels][chunk*N][X*VL], one projected row contiguous, at most 256 KB: it stays in L2
 //
-// The panel is the outer loop: K*G*VL weights come once a step from L2 or L3 and serve all row blocks from L1 or L2.
+// The panel is the outer loop: K*G*VL weights come once a step from L2 or L3 and serve all row blocks from L1 or L2. Every other
+// step takes the panels backwards (phase in panel.hpp).
 // Fetching the head of the next panel by instructions, 256 bytes for each row before its epilogue, won nothing: 0.99 to 1.00 of
 // the speed without, H=64 to 1024, N=16 to 256 (Zen 4); the hardware's stream is there in time.
 // Pre-activations never reach memory but for xg. Seeding the tile by bias, then x, then h in k order makes the projected and
 // the unprojected way give the same bits. Called by the driver through the kernel table.
 #pragma once
 
-#include "cell_gru.hpp"
-#include "cell_lstm.hpp"
-#include "cell_rnn.hpp"
+#include "seq_single.hpp"
 #include "../rows.hpp"
-#include "../team.hpp"
 
 namespace fastrnn::FR_ISA {
 namespace {
-
-// How a cell's panels lie: which accumulator columns W and U feed, and how many a panel of NV vectors has.
-template <class C, int NV>
-struct PanelSlots {
-  using X = typename C::X;
-  using U = typename C::U;
-  static constexpr int columns = C::columns;
-};
-template <class T, int NV>
-struct PanelSlots<Rnn<T>, NV> {
-  using X = FirstSlots<NV>;
-  using U = FirstSlots<NV>;
-  static constexpr int columns = NV;
-};
-
-// One packed panel: where its parts begin.
-template <class C, int NV>
-struct Panel {
-  using T = typename C::Element;
-  using S = PanelSlots<C, NV>;
-  const T *bias, *w, *u, *u_n;
-  FR_INLINE Panel(const T* base, const Layout& layout)
-      : bias(base),
-        w(bias + S::columns * lanes<T>),
-        u(w + layout.I * S::X::count * lanes<T>),
-        u_n(u + layout.H * S::U::count * lanes<T>) {}
-};
-
-// Which rows of PyTorch's [G*H,K] the vectors of a panel hold: vector j, lane v is row first + j*step + v, of which the first
-// valid_at(j) lanes exist. Interleaved: j is a gate, H rows further on; RNN: the next VL units.
-struct PanelRows {
-  int64_t first, step, valid, valid_step;
-  FR_INLINE int64_t valid_at(int64_t j) const { return valid - j * valid_step; }
-  FR_INLINE PanelRows moved(int64_t by) const { return {first + by, step, valid, valid_step}; }
-};
-template <class C>
-FR_INLINE PanelRows panel_rows(const Layout& layout, int64_t unit) {
-  constexpr int VL = lanes<typename C::Element>;
-  return {unit, C::interleaved ? layout.H : VL, layout.H - unit, C::interleaved ? 0 : VL};
-}
-
-struct Range {
-  int64_t begin, end;
-};
-FR_INLINE Range share_of(int64_t count, int64_t index, int64_t shares) {
-  return {count * index / shares, count * (index + 1) / shares};
-}
-
-// One phase of a call's work: calls body(range) for parts of [0, count) until all of it is done. Alone, that is one part.
-template <class Body>
-FR_INLINE void phase(Team& team, int64_t count, Body body) {
-  for (Range part{0, count}; part.begin < part.end || team.size > 1;) {
-    if (team.size > 1) {
-      part.begin = team_claim(team, count);
-      if (part.begin < 0) break;
-      part.end = part.begin + 1;
-    }
-    body(part);
-    part.begin = part.end;
-  }
-}
-
-// Calls body(Int<NV>, panel index, first hidden unit) for a range of panels; NV < 4 only in the RNN's last.
-template <class C, class Body>
-FR_INLINE void for_panels(const Layout& layout, Range panels, Body body) {
-  constexpr int VL = lanes<typename C::Element>;
-  for (int64_t p = panels.begin; p < panels.end; ++p) {
-    if constexpr (C::interleaved) {
-      body(Int<4>{}, p, p * VL);
-    } else {
-      const int64_t unit = p * 4 * VL;
-      with_vectors((min_of(layout.H - unit, 4 * VL) + VL - 1) / VL,
-                   [&](auto nv) FR_FLAT { body(nv, p, unit); });
-    }
-  }
-}
 
 // xg [MR][X*VL] = bias + W x for MR rows.
 template <class T, class X, int MR, int A>
@@ -120,10 +42,10 @@ FR_TILE void project_tile(const T* bias, const T* w, const void* const* rows, in
 
 // xg = bias + W x for the tabled rows.
 template <class C>
-void project(const ForwardArgs& f, int64_t rows, int64_t capacity, Range panels) {
+void project(const ForwardArgs& f, int64_t rows, int64_t capacity, int64_t item) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
-  for_panels<C>(f.layout, panels, [&](auto nv, int64_t p, int64_t) FR_FLAT {
+  with_panel<C>(f.layout, item, [&](auto nv, int64_t p, int64_t) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
     using S = PanelSlots<C, NV>;
     constexpr int width = S::X::count * VL;
@@ -135,13 +57,6 @@ void project(const ForwardArgs& f, int64_t rows, int64_t capacity, Range panels)
           panel.bias, panel.w, f.tables.x + first, f.layout.I, xg + first * width);
     });
   });
-}
-
-// A row's gates [4*VL] on the tape, or null.
-template <class T>
-FR_INLINE T* gates_at(const ForwardArgs& f, int64_t p, int64_t gate_row) {
-  if (f.gates == nullptr) return nullptr;
-  return static_cast<T*>(f.gates) + (p * f.layout.rows + gate_row) * 4 * lanes<T>;
 }
 
 // One step of one panel for MR rows from table index `row`; gate_row is their index in the tape.
@@ -179,22 +94,8 @@ FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t
     using P = decltype(policy);
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
-      ForwardRow<T> at{};
-      at.h = h[r] + unit;
-      at.y = static_cast<T*>(f.tables.y[row + r]) + unit;
-      at.valid = f.layout.H - unit;
-      if constexpr (C::has_c) {
-        at.c_in = static_cast<const T*>(f.tables.c_in[row + r]) + unit;
-        at.c_out = static_cast<T*>(f.tables.c_out[row + r]) + unit;
-      }
-      if constexpr (Keep) at.gates = gates_at<T>(f, p, gate_row + r);
-      if constexpr (C::two_phase) {
-        const int64_t plane = (f.rows->n_end - f.rows->n_begin) * f.layout.hidden_padded;
-        T* z = static_cast<T*>(f.scratch) + (scratch_row + r) * f.layout.hidden_padded + unit;
-        C::template forward<P, Keep>(acc[r], at, z, z + plane, z + 2 * plane);
-      } else {
-        C::template forward<P, Keep>(acc[r], at);
-      }
+      const ForwardRow<T> at = row_at<C, Keep>(f, p, unit, row + r, gate_row + r);
+      finish_row<C, P, Keep>(f, acc[r], at, unit, scratch_row + r);
     }
   });
 }
@@ -218,44 +119,47 @@ FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t 
   with_policy<T, C::has_relu>(f.activation, [&](auto policy) FR_FLAT {
 #pragma GCC unroll 8
     for (int r = 0; r < MR; ++r) {
-      ForwardRow<T> at{};
-      at.h = static_cast<const T*>(f.tables.h[row + r]) + unit;
-      at.y = static_cast<T*>(f.tables.y[row + r]) + unit;
-      at.valid = f.layout.H - unit;
-      if constexpr (Keep) at.gates = gates_at<T>(f, p, gate_row + r);
+      const ForwardRow<T> at = row_at<C, Keep>(f, p, unit, row + r, gate_row + r);
       C::template second<decltype(policy), Keep>(acc[r][0], at, z + r * Hp + unit);
     }
   });
 }
 
+// One step of several rows (a single one: seq_single.hpp).
 template <class C, bool Keep>
-FR_INLINE void forward_step(ForwardArgs& f, int64_t step, int64_t capacity) {
+FR_INLINE void rows_phase(ForwardArgs& f, int64_t step, int64_t capacity) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
-  const auto rows = [&](auto body) FR_FLAT {
-    const int64_t begin = f.tables.first[step], to_tape = f.tables.tape_row[step] - begin;
-    for_row_blocks(begin, f.tables.first[step + 1], [&](auto mr, int64_t row) FR_FLAT {
-      body(mr, row, row + to_tape, row - begin);
-    });
-  };
-  phase(f.team, f.layout.panels, [&](Range panels) FR_FLAT {
-    for_panels<C>(f.layout, panels, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
+  const int64_t begin = f.tables.first[step], end = f.tables.first[step + 1];
+  const int64_t to_tape = f.tables.tape_row[step] - begin;
+  phase(f.team, f.layout.panels, [&](int64_t item) FR_FLAT {
+    with_panel<C>(f.layout, item, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
       constexpr int NV = decltype(nv)::value;
       constexpr int width = PanelSlots<C, NV>::X::count * VL;
       const T* xg = static_cast<const T*>(f.projection);
       if (xg != nullptr) xg += p * capacity * (C::interleaved ? width : 4 * VL);
-      rows([&](auto mr, int64_t row, int64_t gate_row, int64_t scratch_row) FR_FLAT {
-        forward_tile<C, Keep, decltype(mr)::value, NV>(f, p, unit, row, gate_row, scratch_row,
+      for_row_blocks<2>(begin, end, [&](auto mr, int64_t row) FR_FLAT {
+        forward_tile<C, Keep, decltype(mr)::value, NV>(f, p, unit, row, row + to_tape, row - begin,
                                                        xg == nullptr ? nullptr : xg + row * width);
       });
     });
   });
+}
+
+template <class C, bool Keep>
+FR_INLINE void forward_step(ForwardArgs& f, int64_t step, int64_t capacity) {
+  const int64_t begin = f.tables.first[step], end = f.tables.first[step + 1];
+  if (end - begin == 1) {
+    single_phase<C, Keep>(f, step, capacity);
+  } else {
+    rows_phase<C, Keep>(f, step, capacity);
+  }
   if constexpr (C::two_phase) {
-    phase(f.team, f.layout.panels, [&](Range panels) FR_FLAT {
-      for_panels<C>(f.layout, panels, [&](auto, int64_t p, int64_t unit) FR_FLAT {
-        rows([&](auto mr, int64_t row, int64_t gate_row, int64_t scratch_row) FR_FLAT {
-          second_tile<C, Keep, decltype(mr)::value>(f, p, unit, row, gate_row, scratch_row);
-        });
+    const int64_t to_tape = f.tables.tape_row[step] - begin;
+    phase(f.team, f.layout.panels, [&](int64_t p) FR_FLAT {
+      for_row_blocks(begin, end, [&](auto mr, int64_t row) FR_FLAT {
+        second_tile<C, Keep, decltype(mr)::value>(f, p, p * f.layout.unit_panel, row, row + to_tape,
+                                                  row - begin);
       });
     });
   }
@@ -277,14 +181,16 @@ void seq_forward(const ForwardArgs& args) {
   const int64_t capacity = f.chunk * (source.n_end - source.n_begin);
   for (int64_t s = f.begin; s < f.end; s += f.chunk) {
     const int64_t steps = min_of(f.chunk, f.end - s);
-    phase(f.team, 1, [&](Range) FR_FLAT { build_rows(source, s, s + steps, f.tables); });
+    phase(f.team, 1, [&](int64_t) FR_FLAT { build_rows(source, s, s + steps, f.tables); });
     if (f.projection != nullptr) {
       phase(f.team, f.layout.panels,
-            [&](Range panels) FR_FLAT { project<C>(f, f.tables.first[steps], capacity, panels); });
+            [&](int64_t p) FR_FLAT { project<C>(f, f.tables.first[steps], capacity, p); });
     }
-    for (int64_t step = 0; step < steps; ++step) forward_step<C, Keep>(f, step, capacity);
+    if (!single_steps<C, Keep>(f, steps, capacity)) {
+      for (int64_t step = 0; step < steps; ++step) forward_step<C, Keep>(f, step, capacity);
+    }
     if (source.seq.mask == nullptr) continue;
-    phase(f.team, 1, [&](Range) FR_FLAT { repeat_held<typename C::Element>(f, steps); });
+    phase(f.team, 1, [&](int64_t) FR_FLAT { repeat_held<typename C::Element>(f, steps); });
   }
 }
 

@@ -197,6 +197,39 @@ FR_INLINE Vec<double> at_least(Vec<double> x, double bound) {
 #endif
 }
 
+// b[i] = p[i] in all lanes, a 16-byte piece of p at a time: one load and a shuffle for each instead of a load for each. One row
+// at a time is bound by loads, a vector a cycle for a multiply-add a cycle (Zen 4): 69 instead of 72 ns a step, LSTM 1->16.
+template <class T>
+constexpr int broadcasts = 16 / static_cast<int>(sizeof(T));
+FR_INLINE void broadcast_each(Vec<float> (&b)[4], const float* p) {
+#if defined(__AVX512F__)
+  const __m512 q = _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(p));
+  b[0] = _mm512_maskz_permute_ps(0xffff, q, 0x00);
+  b[1] = _mm512_maskz_permute_ps(0xffff, q, 0x55);
+  b[2] = _mm512_maskz_permute_ps(0xffff, q, 0xaa);
+  b[3] = _mm512_maskz_permute_ps(0xffff, q, 0xff);
+#elif defined(__AVX2__)
+  const __m256 q = _mm256_broadcast_ps(reinterpret_cast<const __m128*>(p));
+  b[0] = _mm256_permute_ps(q, 0x00);
+  b[1] = _mm256_permute_ps(q, 0x55);
+  b[2] = _mm256_permute_ps(q, 0xaa);
+  b[3] = _mm256_permute_ps(q, 0xff);
+#else
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) b[i] = set1(p[i]);
+#endif
+}
+FR_INLINE void broadcast_each(Vec<double> (&b)[2], const double* p) {
+#if defined(__AVX512F__)
+  const __m512d q = _mm512_maskz_broadcast_f64x2(0xff, _mm_loadu_pd(p));
+  b[0] = _mm512_maskz_permute_pd(0xff, q, 0x00);
+  b[1] = _mm512_maskz_permute_pd(0xff, q, 0xff);
+#else
+  b[0] = set1(p[0]);
+  b[1] = set1(p[1]);
+#endif
+}
+
 FR_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 // 256 bytes into L2: rows 4 KB apart share few sets of L1 and would push each other out.
 FR_INLINE void prefetch_l2(const void* p) {
