@@ -6,7 +6,8 @@
 A tile of MR rows and NV vectors has, for each k, MR*NV fused multiply-adds, NV loads of a vector and MR broadcasts.
 Compilers break this silently and keep the results right: GCC 12 folds a weight load into each multiply-add that uses it
 (4 times the loads, 72-79 % of the multiply-adds' peak instead of 98), or keeps an accumulator on the stack. A loop may
-be unrolled: all three numbers are then multiplied alike.
+be unrolled: all three numbers are then multiplied alike. A tile of a single row uses each weight once: there every
+multiply-add has a weight as its memory operand, and nothing else is loaded but the row.
 
 Every function of the object whose name ends in `_tile` must be known below; what was examined is printed. Exit status 1
 and the faults on stderr if a loop is not what it must be.
@@ -28,6 +29,11 @@ TILES = {
     "product_tile": lambda a: [(int(a[1]), int(a[2]))],
     "input_tile": lambda a: [(int(a[1]), int(a[2]))],
     "outer_tile": lambda a: [(int(a[2]), slots(a[1]))],
+}
+
+# The same for tiles of one row: template arguments -> (panels, NV) of each product. RNN panels of 1 to 4 vectors.
+SINGLE_TILES = {
+    "single_tile": lambda a: [(int(a[2]), cell_slots(a[0], int(a[3]))[part]) for part in ("W", "U")],
 }
 
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
@@ -56,12 +62,16 @@ class Counts:
     """What a loop does, by kind."""
 
     multiply_adds: int = 0
+    folded: int = 0
     loads: int = 0
     broadcasts: int = 0
     faults: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        return f"{self.multiply_adds} multiply-adds, {self.loads} vector loads, {self.broadcasts} broadcasts"
+        return (
+            f"{self.multiply_adds} multiply-adds, {self.folded} of them with a load folded in, "
+            f"{self.loads} vector loads, {self.broadcasts} broadcasts"
+        )
 
 
 def slots(text: str) -> int:
@@ -131,8 +141,7 @@ def count(loop: list[Instruction]) -> Counts:
     for one in loop:
         if MULTIPLY_ADD.fullmatch(one.name):
             counts.multiply_adds += 1
-            if "(" in one.operands:
-                counts.faults.append(f"a load folded into {one.name} {one.operands}")
+            counts.folded += "(" in one.operands
         elif BROADCAST.fullmatch(one.name):
             counts.broadcasts += one.reads_memory
         elif VECTOR_MOVE.fullmatch(one.name) and one.reads_memory:
@@ -144,19 +153,27 @@ def count(loop: list[Instruction]) -> Counts:
     return counts
 
 
-def check(signature: str, body: list[Instruction], expected: list[tuple[int, int]]) -> tuple[list[str], int]:
+def fits(counts: Counts, rows: int, vectors: int) -> bool:
+    """Whether a loop is some k of a product of that shape, every load where it belongs."""
+    times, rest = divmod(counts.multiply_adds, rows * vectors)
+    return not rest and (counts.loads, counts.broadcasts, counts.folded) == (times * vectors, times * rows, 0)
+
+
+def fits_single(counts: Counts, panels: int, vectors: int) -> bool:
+    """The same for one row and several panels: every multiply-add loads its weight; a broadcast each k at most."""
+    times, rest = divmod(counts.multiply_adds, panels * vectors)
+    return not rest and counts.loads == 0 and counts.folded == counts.multiply_adds and counts.broadcasts <= times
+
+
+def check(name: str, signature: str, arguments: list[str], body: list[Instruction]) -> tuple[list[str], int]:
     """Faults of one tile, and how many of its loops are products."""
+    single = name in SINGLE_TILES
+    expected = (SINGLE_TILES if single else TILES)[name](arguments)
     products = [counts for counts in map(count, inner_loops(body)) if counts.multiply_adds]
     faults = []
     for counts in products:
-        shapes = [(rows, vectors) for rows, vectors in expected if counts.multiply_adds % (rows * vectors) == 0]
-        times = [counts.multiply_adds // (rows * vectors) for rows, vectors in shapes]
-        fits = any(
-            (counts.loads, counts.broadcasts) == (n * vectors, n * rows)
-            for n, (rows, vectors) in zip(times, shapes, strict=True)
-        )
-        if not fits:
-            faults.append(f"{counts}, but a tile of rows x vectors {expected} was written")
+        if not any((fits_single if single else fits)(counts, *shape) for shape in expected):
+            faults.append(f"{counts}, but a tile of {'panels' if single else 'rows'} x vectors {expected} was written")
         faults += counts.faults
     if len(products) < len(expected):
         faults.append(f"{len(products)} loops with multiply-adds, but {len(expected)} products were written")
@@ -166,15 +183,15 @@ def check(signature: str, body: list[Instruction], expected: list[tuple[int, int
 def examine(listing: str) -> tuple[list[str], dict[str, tuple[int, int]]]:
     """All faults, and (functions, loops) examined by name of tile."""
     faults: list[str] = []
-    examined = dict.fromkeys(TILES, (0, 0))
+    examined = dict.fromkeys([*TILES, *SINGLE_TILES], (0, 0))
     for signature, body in functions(listing).items():
         name, arguments = template_arguments(signature)
         if not name.endswith("_tile") or not body:
             continue
-        if name not in TILES:
+        if name not in examined:
             faults.append(f"{signature}\n    a tile that check_tiles.py does not know")
             continue
-        found, loops = check(signature, body, TILES[name](arguments))
+        found, loops = check(name, signature, arguments, body)
         faults += found
         examined[name] = (examined[name][0] + 1, examined[name][1] + loops)
     return faults, examined
@@ -202,7 +219,7 @@ def self_test() -> None:
     unknown = GOOD.replace("product_tile", "other_tile")
     unrolled = "".join(f"{line}\n" * (2 if re.search(r"vf|vb|vm", line) else 1) for line in GOOD.splitlines())
     for listing, wanted in (
-        (GOOD, ""), (unrolled, ""), (folded, "folded"), (spilled, "stack"), (doubled, "2 vector loads"),
+        (GOOD, ""), (unrolled, ""), (folded, "1 of them with a load"), (spilled, "stack"), (doubled, "2 vector loads"),
         (missing, "0 loops"), (unknown, "does not know"),
     ):  # fmt: skip
         text = "\n".join(examine(listing)[0])
