@@ -217,7 +217,8 @@ def threads(document: Document) -> str:
         ideal = list(range(1, most + 1))
         axis.plot(ideal, ideal, color=GREY, lw=1, ls=":", zorder=1, label="linear")
         case = Case(**rows[0]["case"])
-        sizes = f"N={case.N}, T={case.T}, I=H={case.H}" + (", both directions" if case.bidirectional else "")
+        sizes = f"N={case.N}, T={case.T}, I=H={case.H}" + (", D=2" if case.bidirectional else "")
+        sizes += f", L={case.L}" if case.L > 1 else ""
         axis.set_title(f"shared by {split}\n{sizes}", fontsize=9)
         axis.set_xticks(ideal)
         axis.set_ylim(0, most + 0.15)

@@ -3,7 +3,8 @@
     python bench/bench_threads.py --json bench/results/threads.json
 
 Batch: slices of the rows; direction: one direction per thread; hidden: each thread computes some of the hidden units of
-every step. Numbers of threads take turns within each round, medians are compared with one thread's on the idle machine.
+every step; layers: one layer per thread, a block of steps behind the one below. Numbers of threads take turns within
+each round, medians are compared with one thread's on the idle machine.
 Beside a busy neighbour K threads on K CPUs have K - 1/2 CPUs, since two share one: that is the bound.
 """
 
@@ -31,6 +32,7 @@ SPLITS = {  # the plan chooses these ways for these shapes
     "batch": (64, 50, 256, 256, 1, False),
     "direction": (1, 100, 256, 256, 1, True),
     "hidden": (1, 100, 512, 512, 1, False),
+    "layers": (1, 200, 128, 128, 2, False),
 }
 ROUNDS = 9
 
