@@ -21,6 +21,9 @@ bool is_processed(const Sequence& seq, int64_t t, int64_t n) {
   return seq.mask == nullptr || seq.mask[t * seq.N + n] != 0;
 }
 
+// A member of a team that comes late looks at the steps of a chunk that may be over (first_row in seq_forward.hpp).
+void note(int64_t& to, int64_t value) { __atomic_store_n(&to, value, __ATOMIC_RELAXED); }
+
 struct Cursor {
   int64_t row, held;
 };
@@ -71,7 +74,7 @@ void build_rows(RowSource& moved, int64_t begin, int64_t end, RowTables& filled)
   for (int64_t s = begin; s < end; ++s) {
     const int64_t checkpoint = source.c_by_row ? 0 : s / source.c_steps * seq.N;
     const int64_t t = seq.reverse ? seq.T - 1 - s : s;
-    tables.first[s - begin] = cursor.row;
+    note(tables.first[s - begin], cursor.row);
     if (tables.held_first != nullptr) tables.held_first[s - begin] = cursor.held;
     tables.tape_row[s - begin] = source.tape_rows;
     bool listed = false;
@@ -86,7 +89,7 @@ void build_rows(RowSource& moved, int64_t begin, int64_t end, RowTables& filled)
       source.tape_rows += is_processed(seq, t, n) ? 1 : 0;
     }
   }
-  tables.first[end - begin] = cursor.row;
+  note(tables.first[end - begin], cursor.row);
   if (tables.held_first != nullptr) tables.held_first[end - begin] = cursor.held;
   moved.tape_rows = source.tape_rows;
 }

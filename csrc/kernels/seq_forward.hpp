@@ -125,14 +125,20 @@ FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t 
   });
 }
 
+// Read before a phase is entered, so that all members enter the same one. A member that is late may find what a later chunk
+// wrote; it then enters a phase that is over, and does nothing.
+FR_INLINE int64_t first_row(const ForwardArgs& f, int64_t step) {
+  return __atomic_load_n(f.tables.first + step, __ATOMIC_RELAXED);
+}
+
 // One step of several rows (a single one: seq_single.hpp).
 template <class C, bool Keep>
 FR_INLINE void rows_phase(ForwardArgs& f, int64_t step, int64_t capacity) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
-  const int64_t begin = f.tables.first[step], end = f.tables.first[step + 1];
-  const int64_t to_tape = f.tables.tape_row[step] - begin;
   phase(f.team, f.layout.panels, [&](int64_t item) FR_FLAT {
+    const int64_t begin = f.tables.first[step], end = f.tables.first[step + 1];
+    const int64_t to_tape = f.tables.tape_row[step] - begin;
     with_panel<C>(f.layout, item, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
       constexpr int NV = decltype(nv)::value;
       constexpr int width = PanelSlots<C, NV>::X::count * VL;
@@ -148,15 +154,15 @@ FR_INLINE void rows_phase(ForwardArgs& f, int64_t step, int64_t capacity) {
 
 template <class C, bool Keep>
 FR_INLINE void forward_step(ForwardArgs& f, int64_t step, int64_t capacity) {
-  const int64_t begin = f.tables.first[step], end = f.tables.first[step + 1];
-  if (end - begin == 1) {
+  if (first_row(f, step + 1) - first_row(f, step) == 1) {
     single_phase<C, Keep>(f, step, capacity);
   } else {
     rows_phase<C, Keep>(f, step, capacity);
   }
   if constexpr (C::two_phase) {
-    const int64_t to_tape = f.tables.tape_row[step] - begin;
     phase(f.team, f.layout.panels, [&](int64_t p) FR_FLAT {
+      const int64_t begin = f.tables.first[step], end = f.tables.first[step + 1];
+      const int64_t to_tape = f.tables.tape_row[step] - begin;
       for_row_blocks(begin, end, [&](auto mr, int64_t row) FR_FLAT {
         second_tile<C, Keep, decltype(mr)::value>(f, p, p * f.layout.unit_panel, row, row + to_tape,
                                                   row - begin);
