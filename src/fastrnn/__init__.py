@@ -7,7 +7,7 @@
 >>> grads = lstm.backward(tape, dy=np.ones_like(y))            # grads.x, grads.state, grads.weights["weight_hh_l0"]
 
 `fastrnn.functional` has the same as functions of arrays; `fastrnn.training` what a small training loop needs besides.
-`fastrnn.sequences` has ragged, windowed and chunked data.
+`fastrnn.sequences` has ragged, windowed and chunked data; `fastrnn.diagnostics` shows what a recurrence does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .backends import backend
 from .layers import GRU, LSTM, RNN, Stream, load
 
 if TYPE_CHECKING:
-    from . import sequences, training
+    from . import diagnostics, sequences, training
 
 __version__ = "0.1.0"
 
@@ -32,6 +32,7 @@ __all__ = [
     "Stream",
     "__version__",
     "backend",
+    "diagnostics",
     "functional",
     "get_num_threads",
     "load",
@@ -44,7 +45,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What inference does not need is imported when it is first used."""
-    if name in ("sequences", "training"):
+    if name in ("diagnostics", "sequences", "training"):
         return import_module(f".{name}", __name__)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
