@@ -82,7 +82,9 @@ def plot_unroll(
         shown = axes.imshow(
             array.T, aspect="auto", interpolation="nearest", origin="lower", vmax=bound, rasterized=True, **colours
         )
-        figure.colorbar(shown, ax=axes, pad=0.01)
+        bar = figure.colorbar(shown, ax=axes, pad=0.01)
+        bar.ax.tick_params(colors=GREY)
+        bar.outline.set_visible(False)
         axes.set_ylabel(f"{letter}\nunit", color=GREY)
         if letter == letters[0]:
             axes.set_title(suffix, color=GREY)
