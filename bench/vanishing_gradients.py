@@ -180,6 +180,8 @@ def main() -> None:
     before, after, right = {}, {}, {}
     for label, (kind, opened, _) in NETWORKS.items():
         memory = Memory(kind, opened, options.steps, options.seed)
+        if label.startswith("RNN"):
+            radius = fastrnn.diagnostics.spectral_radius(memory.layer)["h_l0"]
         before[label] = memory.flow()
         right[label] = memory.train(options.batches)
         after[label] = memory.flow()
@@ -193,6 +195,8 @@ def main() -> None:
         f"NumPy {np.__version__}, Python {platform.python_version()}; {datetime.now(timezone.utc).date()}\n"
     )
     print(table(before, after, right))
+    power = radius ** (options.steps - 1)
+    print(f"\nspectral radius of U of the untrained RNN: {radius:.3f}; to the power of T-1: {power:.1e}")
     if options.images:
         draw(options.images, before, right, options.steps, seen)
 
