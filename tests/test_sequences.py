@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import fastrnn
 from conftest import System, make_layer, parts, required
+from fastrnn import _layouts
 from fastrnn.sequences import (
     PackedSequence,
     Padded,
@@ -383,6 +385,13 @@ def test_truncated_training_learns_a_text() -> None:
     share = np.bincount(ids.ravel()) / ids.size
     frequencies = -(share * np.log(share)).sum()
     assert np.mean(losses[-12:]) < 0.85 * frequencies
+
+
+@pytest.mark.parametrize("module", [fastrnn.sequences, _layouts, fastrnn.diagnostics], ids=lambda m: m.__name__)
+def test_examples_of_the_docstrings(module: Any) -> None:
+    done = doctest.testmod(module)
+    assert done.attempted > 5
+    assert not done.failed
 
 
 # -- bad input -------------------------------------------------------------------------------------------------------

@@ -154,12 +154,14 @@ def pad(
     if isinstance(source, list):
         for n, array in enumerate(source):
             rows[n, : len(array)] = array
-    elif isinstance(source, Padded):
-        rows[_ragged_order(lengths)] = source.data.swapaxes(0, 1)[_ragged_order(lengths)]
-    elif isinstance(source, Ragged):
-        rows[_ragged_order(lengths)] = source.data[source.offsets[0] : source.offsets[-1]]
-    else:
+    elif isinstance(source, PackedSequence):
         rows[_packed_order(source)] = source.data
+    else:
+        order = _ragged_order(lengths)
+        if isinstance(source, Padded):
+            rows[order] = source.data.swapaxes(0, 1)[order]
+        else:
+            rows[order] = source.data[source.offsets[0] : source.offsets[-1]]
     return Padded(out, lengths)
 
 
