@@ -87,6 +87,7 @@ def test_unrolled_states_are_the_outputs(cell: str, rows: str, dtype: str, batch
 
 
 @cells
+@pytest.mark.smoke
 def test_gates_obey_the_definition(cell: str) -> None:
     rng = np.random.default_rng(3)
     layer = make_layer(cell, I, H, dtype="float64")
@@ -234,6 +235,7 @@ def test_gradients_are_those_of_backward(system: System, cell: str, rows: str, d
     assert set(flow.states) == {f"{a}_{b}" for a in ("ch" if cell == "lstm" else "h") for b in suffixes}
 
 
+@pytest.mark.smoke
 def test_norms_are_those_of_the_states() -> None:
     rng = np.random.default_rng(7)
     layer = make_layer("lstm", I, H, 2, batch_first=True)
