@@ -26,6 +26,8 @@ def test_quick_start_runs() -> None:
     assert names["y"].shape == (100, 8, 64)
     assert names["y_t"].shape == (8, 64)
     assert names["h"].shape == names["c"].shape == (2, 8, 64)
+    exec(blocks[2], names)
+    assert names["flow"].norms["h_l0"].shape == (100,)
     names["torch_lstm"] = type("Torch", (), {"state_dict": lambda self: {}})()
     with pytest.raises(ValueError, match="weight_ih_l0"):  # strict: an empty mapping names what is missing
         exec(blocks[1], names)
@@ -46,7 +48,7 @@ def test_extras_have_lower_bounds_only() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    assert set(extras) == {"numba", "demo", "test", "bench", "dev"}
+    assert set(extras) == {"numba", "demo", "plot", "test", "bench", "dev"}
     assert len(project["dependencies"]) == 1, "NumPy and nothing else"
     wanted = [*project["dependencies"], *(name for names in extras.values() for name in names)]
     for requirement in wanted:

@@ -7,6 +7,7 @@
 >>> grads = lstm.backward(tape, dy=np.ones_like(y))            # grads.x, grads.state, grads.weights["weight_hh_l0"]
 
 `fastrnn.functional` has the same as functions of arrays; `fastrnn.training` what a small training loop needs besides.
+`fastrnn.sequences` has ragged, windowed and chunked data; `fastrnn.diagnostics` shows what a recurrence does.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .backends import backend
 from .layers import GRU, LSTM, RNN, Stream, load
 
 if TYPE_CHECKING:
-    from . import training
+    from . import diagnostics, sequences, training
 
 __version__ = "0.1.0"
 
@@ -31,9 +32,11 @@ __all__ = [
     "Stream",
     "__version__",
     "backend",
+    "diagnostics",
     "functional",
     "get_num_threads",
     "load",
+    "sequences",
     "set_num_threads",
     "show_config",
     "training",
@@ -41,9 +44,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`fastrnn.training` is imported when it is first used: inference does not need it."""
-    if name == "training":
-        return import_module(".training", __name__)
+    """What inference does not need is imported when it is first used."""
+    if name in ("diagnostics", "sequences", "training"):
+        return import_module(f".{name}", __name__)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
 

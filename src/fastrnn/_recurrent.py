@@ -273,13 +273,17 @@ class Recurrent(Generic[S]):
             A tape that has been used, that is another layer's, or whose weights have changed since; an argument that
             does not fit.
         """
-        if getattr(tape, "owner", self._now.owner) is not self._now.owner:  # what is no tape is told so below
+        self._check_owner(tape)
+        return functional.backward(tape, dy, dstate, retain=retain, out=out, accumulate=accumulate)
+
+    def _check_owner(self, tape: Tape) -> None:
+        """Raise if the tape is not one of this layer with its weights of now."""
+        if getattr(tape, "owner", self._now.owner) is not self._now.owner:  # what is no tape is told so elsewhere
             message = (
                 "tape does not belong to these weights: either the weights have changed since forward, "
                 "or forward was called on another layer"
             )
             raise ValueError(message)
-        return functional.backward(tape, dy, dstate, retain=retain, out=out, accumulate=accumulate)
 
     def stream(self, batch_size: int = 1) -> Stream:
         """A state of its own and one time step per call: see `Stream`.

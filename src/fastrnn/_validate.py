@@ -34,6 +34,15 @@ def positive_int(name: str, value: object) -> int:
     return number
 
 
+def natural_int(name: str, value: object) -> int:
+    """0 or a positive integer."""
+    number = _integer(name, value)
+    if number < 0:
+        message = f"{name} is {number}; it must not be negative"
+        raise ValueError(message)
+    return number
+
+
 def _integer(name: str, value: object) -> int:
     if not isinstance(value, bool | np.bool_):
         try:

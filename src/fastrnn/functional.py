@@ -241,10 +241,7 @@ def backward(
     -----
     Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78 (1990).
     """
-    if not isinstance(tape, Tape):
-        message = f"tape is a {type(tape).__name__}; it must be a Tape from forward"
-        raise TypeError(message)
-    tape.check()
+    check_tape(tape)
     spec, steps, batch, batched, batch_first = tape.spec, tape.steps, tape.batch, tape.batched, tape.batch_first
     if dy is not None:
         dy = _validate.like_output("dy", dy, spec, steps, batch, batched, batch_first)
@@ -323,6 +320,14 @@ def rnn(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_tape(tape: Tape) -> None:
+    """Raise unless it is a tape that has not been used."""
+    if not isinstance(tape, Tape):
+        message = f"tape is a {type(tape).__name__}; it must be a Tape from forward"
+        raise TypeError(message)
+    tape.check()
 
 
 def _module(packed: Packed) -> Backend:

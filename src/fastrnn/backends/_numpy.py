@@ -322,7 +322,7 @@ def _hold(run: Flags, new: Array, old: Array) -> None:
     np.copyto(new, old, where=~run[:, None])
 
 
-class _NumpyKernels:
+class NumpyKernels:
     """See `_stack.Kernels`."""
 
     def prepare(self, spec: Spec, w: Array, u: Array, b: Array | None, c: Array | None) -> _Weights:
@@ -402,7 +402,7 @@ class _NumpyKernels:
         out += left.T @ right
 
 
-_twin = Twin(NAME, _NumpyKernels())
+_twin = Twin(NAME, NumpyKernels())
 pack = _twin.pack
 make_tape = _twin.make_tape
 forward = _twin.forward

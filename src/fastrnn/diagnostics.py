@@ -1,0 +1,399 @@
+"""What a recurrence does with a sequence: every intermediate, the gradient of every hidden state, the spectra of U.
+
+    unroll           gates, cell states and hidden states of all steps, by name
+    gradient_flow    the backward pass, and with it the norm of dL/dh[t] for every step, layer and direction
+    spectral_radius  of the recurrent matrix of every gate
+    plot_unroll, plot_gradient_flow, plot_spectral_radius    the same as pictures; they need Matplotlib
+
+Names are a letter and PyTorch's suffix of layer and direction, "f_l0" or "h_l1_reverse". The letters of an LSTM are
+i f g o c h, those of a GRU r z n h, that of an RNN h.
+
+The compiled kernels keep gates in a layout of their own and gradients of hidden states not at all. What is shown here
+is computed by the NumPy backend in the layer's dtype: it follows the same equations and differs in rounding only.
+
+Letters: T steps, N batch, H hidden.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _validate, functional
+from ._diagnostics_plots import plot_gradient_flow, plot_spectral_radius, plot_unroll
+from ._recurrent import Recurrent
+from ._spec import Spec
+from ._tape import Gradients, Tape
+from .backends import _numpy
+from .backends._stack import Saved, Schedule, TapeBuffer, Twin, schedules
+
+__all__ = [
+    "GradientFlow",
+    "Unrolled",
+    "gradient_flow",
+    "plot_gradient_flow",
+    "plot_spectral_radius",
+    "plot_unroll",
+    "spectral_radius",
+    "unroll",
+]
+
+Array: TypeAlias = npt.NDArray[Any]
+
+_LETTERS = {"lstm": "ifgo", "gru": "rzn", "rnn": "h"}  # of the blocks of U, in their order
+
+
+class Unrolled(Mapping[str, Array]):
+    """Every intermediate of one call by name: what `unroll` returns.
+
+    Each is (T, N, H), or (T, H) of an unbatched x; steps come first also if the layer is batch_first. Gates are 0 where
+    the cell did not run (after a row's end, or masked), states are 0 after a row's end.
+
+    Attributes
+    ----------
+    ran : ndarray of bool, shape (T, N) or (T,)
+        Where the cell ran.
+    """
+
+    def __init__(self, arrays: dict[str, Array], ran: npt.NDArray[np.bool_]) -> None:
+        self._arrays = arrays
+        self.ran = ran
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def __repr__(self) -> str:
+        shape = next(iter(self._arrays.values())).shape
+        return f"<Unrolled: {' '.join(self._arrays)}; each {shape}>"
+
+
+def unroll(
+    layer: Recurrent[Any], x: Any, state: Any = None, *, lengths: Any = None, reset: Any = None, mask: Any = None
+) -> Unrolled:
+    """Run a layer on a sequence and keep everything: gates, cell states and hidden states of each layer and direction.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU or RNN
+    x, state, lengths, reset, mask
+        As in a call of the layer. As there, nothing is dropped.
+
+    Returns
+    -------
+    Unrolled
+        A mapping of names to arrays (T, N, H) in the order of layers, directions and letters. c and h are the states
+        after each step. Gates are as they are applied, after their activation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that does not fit, named.
+
+    Notes
+    -----
+    Time is that of a training forward of the NumPy backend; memory T*N*H values for every name (an RNN's h apart, that
+    is what a tape takes).
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> seen = fastrnn.diagnostics.unroll(fastrnn.LSTM(3, 8, rng=0), np.zeros((5, 2, 3)))
+    >>> list(seen), seen["f_l0"].shape
+    (['i_l0', 'f_l0', 'g_l0', 'o_l0', 'c_l0', 'h_l0'], (5, 2, 8))
+    """
+    spec = _spec(layer)
+    x, batched = _validate.sequence(spec, x, layer.batch_first)
+    steps, batch, _ = x.shape
+    h0, c0 = _validate.state("state", state, spec, batch, batched)
+    if lengths is not None:
+        lengths = _validate.lengths(lengths, steps, batch, batched)
+    reset, mask = (
+        None if given is None else _validate.flags(name, given, steps, batch, batched, layer.batch_first, own=False)
+        for name, given in (("reset", reset), ("mask", mask))
+    )
+    y, tape = _forward(layer, x, h0, c0, lengths, reset, mask, None)
+    schedule = schedules(spec, steps, lengths, reset, mask)[0]
+    ran = np.ones((steps, batch), bool) if schedule.run is None else schedule.run
+    arrays: dict[str, Array] = {}
+    for k, suffix in enumerate(_suffixes(spec)):
+        gates, cells = tape.gates[k], tape.aux[k]
+        if gates is not None:
+            gates[~ran] = 0
+            for g, letter in enumerate(_LETTERS[spec.cell]):
+                arrays[f"{letter}_{suffix}"] = _block(gates, g, spec.hidden_size)
+        if spec.cell == "lstm":
+            if schedule.live is not None:
+                cells[~schedule.live] = 0
+            arrays[f"c_{suffix}"] = cells
+        last = k // spec.directions == spec.num_layers - 1
+        out = y if last else tape.outputs[k // spec.directions]
+        arrays[f"h_{suffix}"] = _block(out, k % spec.directions, spec.hidden_size)
+    if not batched:
+        return Unrolled({name: array[:, 0] for name, array in arrays.items()}, ran[:, 0])
+    return Unrolled(arrays, ran)
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """Gradients of a loss, and how they came back through time: what `gradient_flow` returns.
+
+    Attributes
+    ----------
+    gradients : Gradients
+        What `layer.backward` gives.
+    states : dict of ndarray, shape (T, N, H) or (T, H)
+        "h_l0": dL/dh[t] of layer 0, and so on; for an LSTM "c_l0" too. Steps come first.
+    row_norms : dict of ndarray of float64, shape (T, N) or (T,)
+        Euclidean norm of each row.
+    norms : dict of ndarray of float64, shape (T,)
+        Norm over all rows.
+    """
+
+    gradients: Gradients
+    states: dict[str, Array]
+    row_norms: dict[str, Array] = field(init=False)
+    norms: dict[str, Array] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = {name: _norm(array) for name, array in self.states.items()}
+        batched = next(iter(rows.values())).ndim == 2
+        object.__setattr__(self, "row_norms", rows)
+        object.__setattr__(self, "norms", {n: _norm(r) for n, r in rows.items()} if batched else rows)
+
+    def __repr__(self) -> str:
+        return f"<GradientFlow of {self.gradients.spec.cell}: {' '.join(self.states)}>"
+
+
+def gradient_flow(
+    layer: Recurrent[Any],
+    tape: Tape,
+    dy: Any = None,
+    dstate: Any = None,
+    *,
+    retain: bool = False,
+    out: Gradients | None = None,
+    accumulate: bool = False,
+) -> GradientFlow:
+    """`layer.backward`, and with it dL/dh[t] for every step, layer and direction, with its norm.
+
+    dL/dh[t] is the whole derivative: how the loss changes if the hidden state after step t changes, and with it y[t],
+    everything that the layers above make of it, and all later steps. It shrinks or grows by the Jacobian of a step at
+    each step back: where its norm falls to nothing, the loss cannot teach the network what happened before. dL/dc[t] of
+    an LSTM is that of c[t] with h[t], which follows from it.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU or RNN
+    tape, dy, dstate, retain, out, accumulate
+        As in `layer.backward`.
+
+    Returns
+    -------
+    GradientFlow
+        `gradients` are those of `layer.backward`, bit for bit. `norms["h_l0"]` is (T,).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `layer.backward` does, before anything is written.
+
+    Notes
+    -----
+    The norms cost a forward and a backward pass of the NumPy backend besides the backward pass itself, without its
+    products for the weights (all in all 3.6 to 4.6 times `layer.backward`, `bench/bench_diagnostics.py`), and T*N*H
+    values for each name. They are of the layer's dtype: what float32 cannot hold, below 1e-45, is 0 here.
+
+    Bengio, Simard and Frasconi, "Learning long-term dependencies with gradient descent is difficult", IEEE Transactions
+    on Neural Networks 5 (1994); Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks",
+    ICML 2013.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> rnn = fastrnn.RNN(3, 8, rng=0)
+    >>> y, state, tape = rnn.forward(np.ones((50, 4, 3)))
+    >>> dy = np.zeros(y.shape)
+    >>> dy[-1] = 1                                     # a loss of the last output
+    >>> flow = fastrnn.diagnostics.gradient_flow(rnn, tape, dy)
+    >>> bool(flow.norms["h_l0"][0] < 1e-3 * flow.norms["h_l0"][-1])
+    True
+    """
+    spec = _spec(layer)
+    layer._check_owner(tape)
+    functional.check_tape(tape)
+    steps, batch, batched = tape.steps, tape.batch, tape.batched
+    given = dy
+    if dy is not None:
+        dy = _validate.like_output("dy", dy, spec, steps, batch, batched, tape.batch_first)
+    dhn, dcn = _validate.state("dstate", dstate, spec, batch, batched, partial=True)
+    # Before the backward pass, which may take the memory of x for its results and forgets what the tape holds.
+    control = (tape.lengths, tape.reset, tape.mask, tape.dropout)
+    x = cast(Array, tape.x)
+    y, kept = _forward(layer, x, tape.h0, tape.c0, *control)
+    recorder = _Recorder()
+    Twin("numpy", recorder).backward(
+        _numpy.pack(spec, layer.weights.flat), kept, x, y, tape.h0, tape.c0, dy, dhn, dcn, None, None, None, None,
+        *control, retain=False, accumulate=False,
+    )  # fmt: skip
+    gradients = layer.backward(tape, given, dstate, retain=retain, out=out, accumulate=accumulate)
+    states: dict[str, Array] = {}
+    for k, suffix in enumerate(_suffixes(spec)):
+        # The pass goes from the last layer to the first, and in each from the forward direction to the reverse one.
+        layers_above = spec.num_layers - 1 - k // spec.directions
+        dh, dc = recorder.seen[layers_above * spec.directions + k % spec.directions]
+        if dc is not None:
+            states[f"c_{suffix}"] = dc if batched else dc[:, 0]
+        states[f"h_{suffix}"] = dh if batched else dh[:, 0]
+    return GradientFlow(gradients, states)
+
+
+def spectral_radius(layer: Recurrent[Any]) -> dict[str, float]:
+    """Largest absolute eigenvalue of the recurrent matrix U of every gate, layer and direction.
+
+    A linear recurrence h[t] = U h[t-1] grows or dies out as this number to the power of t. For the tanh RNN, whose
+    slope is at most 1, gradients must vanish where the largest singular value is below 1, and can only explode where
+    it is above (Pascanu, Mikolov and Bengio 2013). In an LSTM and a GRU the direct paths through c and z count as well:
+    see `gradient_flow` for what becomes of all of it.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU or RNN
+
+    Returns
+    -------
+    dict of float
+        "f_l0": of the block (H, H) of weight_hh_l0 that belongs to the forget gate, and so on; "h_l0" for an RNN.
+
+    Raises
+    ------
+    TypeError
+        No such layer.
+    ValueError
+        A weight_hh holds NaN or infinity.
+
+    Notes
+    -----
+    Computed in float64 by LAPACK, about 10 H^3 operations for each.
+
+    Examples
+    --------
+    >>> import numpy as np, fastrnn
+    >>> rnn = fastrnn.RNN(1, 4)
+    >>> rnn.weight_hh_l0 = 0.5 * np.eye(4)
+    >>> fastrnn.diagnostics.spectral_radius(rnn)
+    {'h_l0': 0.5}
+    """
+    spec = _spec(layer)
+    found = {}
+    for suffix in _suffixes(spec):
+        weight = layer.weights[f"weight_hh_{suffix}"].astype(np.float64)
+        if not np.isfinite(weight).all():
+            message = f"weight_hh_{suffix} holds NaN or infinity; it must be finite to have eigenvalues"
+            raise ValueError(message)
+        for letter, block in zip(_LETTERS[spec.cell], np.split(weight, spec.gates), strict=True):
+            found[f"{letter}_{suffix}"] = float(np.abs(np.linalg.eigvals(block)).max())
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class _Recorder(_numpy.NumpyKernels):
+    """The NumPy backend's kernels, going back one step at a time and noting dL/dh[t] and dL/dc[t] on the way."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Array, Array | None]] = []  # by direction in the order of the pass: each (T, N, H)
+
+    def backward_steps(
+        self, weights: Any, saved: Saved, dy: Array | None, dh: Array, dc: Array | None, schedule: Schedule
+    ) -> tuple[Array, Array | None]:
+        spec: Spec = weights.spec
+        steps = len(saved.y)
+        seen_h, seen_c = np.zeros_like(saved.y), None if dc is None else np.zeros_like(saved.y)
+        grads = np.empty((*saved.y.shape[:2], spec.gates * spec.hidden_size), saved.y.dtype)
+        extra = np.empty(saved.y.shape, saved.y.dtype) if spec.cell == "gru" and spec.reset_after else None
+        slope = _cell_slope(saved, schedule, spec.hidden_size) if dc is not None else None
+        for t in reversed(schedule.steps(steps)):
+            live = True if schedule.live is None else schedule.live[t, :, None]
+            here = dh if dy is None else dh + dy[t]
+            np.copyto(seen_h[t], here, where=live)
+            if seen_c is not None and slope is not None and dc is not None:
+                np.copyto(seen_c[t], dc + seen_h[t] * slope[t], where=live)
+            one = slice(t, t + 1)
+            now = Saved(*(None if a is None else a[one] for a in _fields(saved)))  # type: ignore[arg-type]
+            grad, new = super().backward_steps(
+                weights, now, None if dy is None else dy[one], dh, dc, schedule.part(one)
+            )
+            grads[t] = grad[0]
+            if extra is not None and new is not None:
+                extra[t] = new[0]
+        self.seen.append((seen_h, seen_c))
+        return grads, extra
+
+
+def _fields(saved: Saved) -> tuple[Array | None, ...]:
+    return saved.gates, saved.aux, saved.y, saved.h_before, saved.c_before
+
+
+def _cell_slope(saved: Saved, schedule: Schedule, size: int) -> Array:
+    """dh[t]/dc[t] (T, N, H) of an LSTM: o (1 - tanh(c)^2); 0 where the cell does not run and h is a copy."""
+    assert saved.gates is not None
+    assert saved.aux is not None
+    slope: Array = _block(saved.gates, 3, size) * (1 - np.tanh(saved.aux) ** 2)
+    if schedule.run is not None:
+        slope[~schedule.run] = 0
+    return slope
+
+
+def _spec(layer: object) -> Spec:
+    if isinstance(layer, Recurrent):
+        return layer._spec
+    message = f"layer is a {type(layer).__name__}; it must be a fastrnn LSTM, GRU or RNN"
+    raise TypeError(message)
+
+
+def _suffixes(spec: Spec) -> list[str]:
+    """ "l0", "l0_reverse" and so on, in the order of states."""
+    mark = "weight_hh_"
+    return [name.removeprefix(mark) for name in spec.weight_shapes if name.startswith(mark)]
+
+
+def _block(array: Array, k: int, size: int) -> Array:
+    """Part k of the last axis: a gate, or a direction."""
+    return array[..., k * size : (k + 1) * size]
+
+
+def _forward(
+    layer: Recurrent[Any], x: Array, h0: Array | None, c0: Array | None, lengths: Array | None, reset: Array | None,
+    mask: Array | None, dropout: Array | None,
+) -> tuple[Array, TapeBuffer]:  # fmt: skip
+    """y (T, N, D*H) and a tape with all gates, on the NumPy backend; arguments have been checked."""
+    spec = layer._spec
+    steps, batch, _ = x.shape
+    packed = _numpy.pack(spec, layer.weights.flat)
+    tape = _numpy.make_tape(packed, steps, batch)
+    y = np.empty((steps, batch, spec.directions * spec.hidden_size), spec.dtype)
+    hn = np.empty(_validate.state_shape(spec, batch), spec.dtype)
+    cn = np.empty_like(hn) if spec.cell == "lstm" else None
+    _numpy.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, tape)
+    return y, tape
+
+
+def _norm(array: Array) -> Array:
+    """Euclidean norm over the last axis in float64, scaled so that no square underflows: vanishing is the subject."""
+    values = np.abs(array.astype(np.float64))
+    scale = values.max(axis=-1, initial=0.0, keepdims=True)
+    with np.errstate(all="ignore"):
+        part = np.where(scale > 0, values / np.where(scale > 0, scale, 1), values)
+        norm: Array = scale[..., 0] * np.sqrt((part * part).sum(axis=-1))
+    return norm
