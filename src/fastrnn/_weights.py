@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import ItemsView, Iterator, Mapping, MutableMapping, ValuesView
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,13 @@ class Scratch(MutableMapping[str, Array]):
             raise KeyError(message)
         if value is not view:
             view[...] = _validate.weight(name, value, self._spec)
+
+    # The mixin's views would look up each name again: 2 of the 45 microseconds of a training step at N=T=1, I=H=64.
+    def values(self) -> ValuesView[Array]:
+        return self._views.values()
+
+    def items(self) -> ItemsView[str, Array]:
+        return self._views.items()
 
     def __delitem__(self, name: str) -> None:
         message = f"{name!r} cannot be removed: a layer keeps all its weights"

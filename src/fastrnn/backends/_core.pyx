@@ -362,6 +362,12 @@ def spare_memory():
     return spare_bytes
 
 
+def release_memory():
+    """Gives those blocks back to the system."""
+    while spares > 0:
+        free(drop_spare(0).memory)
+
+
 def config():
     """Facts about this build and this machine."""
     cdef int32_t active = -1
