@@ -37,9 +37,9 @@ GRID = [options for options in GRID if not (options[4] and options[0] == 1)]
 @pytest.fixture(autouse=True)
 def _clean() -> Any:
     torch.manual_seed(0)
+    fastrnn.torch.report(reset=True)
     yield
     fastrnn.torch.unpatch()
-    fastrnn.torch.report(reset=True)
 
 
 def module(kind: str, *options: Any, dtype: str = "float32", **more: Any) -> Any:

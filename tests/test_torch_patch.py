@@ -194,6 +194,7 @@ def test_torchscript() -> None:
 
 
 @pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_export(strict: bool) -> None:
     net = torch.nn.GRU(I, H).eval()
     x = torch.randn(T, N, I)

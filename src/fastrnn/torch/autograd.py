@@ -159,7 +159,7 @@ class _Recurrent(torch.autograd.Function):
     def forward(ctx: Any, call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, *params: Tensor) -> Outputs:
         dropout = call.draw_dropout()
         outputs, tape = forward(call, x, h0, c0, dropout, keep=True)
-        ctx.save_forbackward(x, h0, c0, outputs[0], *params)
+        ctx.save_for_backward(x, h0, c0, outputs[0], *params)
         ctx.set_materialize_grads(False)
         ctx.call, ctx.dropout, ctx.tapes = call, dropout, [tape]
         return outputs

@@ -1,8 +1,8 @@
-"""Recurrent calls as operators of `torch.compile`: one node each, so that a graph does not break and nothing is unrolled.
+"""Recurrent calls as operators of `torch.compile`: one node each, so a graph does not break and nothing is unrolled.
 
-The compiler sees `fastrnn::recurrent` and its gradient `fastrnn::recurrent_backward`, with their shapes. Between the two
-only tensors can travel, so the backward operator runs the forward once more to get its tape: a compiled training step has
-a third more arithmetic than an eager one.
+The compiler sees `fastrnn::recurrent` and its gradient `fastrnn::recurrent_backward`, with their shapes. Between the
+two only tensors can travel, so the backward operator runs the forward once more to get its tape: a compiled training
+step has a third more arithmetic than an eager one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def recurrent(
         outputs = autograd.forward(call, x, h0, c0, _array(dropout), keep=False)[0]
     if layout == "NI":
         outputs = (outputs[0].clone(), *outputs)
-    return outputs if len(outputs) == 3 else (*outputs, x.new_empty(0))
+    return outputs[0], outputs[1], outputs[2] if len(outputs) == 3 else x.new_empty(0)
 
 
 @recurrent.register_fake

@@ -6,6 +6,8 @@ that exists or will exist: subclasses, aliases, models from a file.
 
 from __future__ import annotations
 
+import importlib
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,18 +17,43 @@ import torch
 from torch.jit import _builtins
 
 from .. import backends
-from . import routes
+from . import autograd, compile, routes
+from .report import count
 
 _lock = threading.RLock()
 _patches = 0
+_allowed: bool | None = None  # what the compiler's setting was, while it is ours
+_torch_compile = torch.compile
 _threads = 0  # fastrnn's own number, while it follows PyTorch's
+
+
+def _routed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """What stands in the place of `torch._VF.<name>`."""
+    single = name in routes.CELLS
+    kind, nonlinearity = (routes.CELLS if single else routes.SEQUENCES)[name]
+    parse, compiled = (routes.cell, compile.step) if single else (routes.sequence, compile.sequence)
+    bare = single and kind != "lstm"  # of these cells PyTorch returns h and no tuple
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            made = None if kwargs or _is_exporting() else compiled(kind, nonlinearity, args)
+            return original(*args, **kwargs) if made is None else made
+        call, x, h0, c0, params, reason = parse(kind, nonlinearity, args, kwargs)
+        count(name, reason)
+        if call is None:
+            return original(*args, **kwargs)
+        outputs = autograd.run(call, x, h0, c0, params)
+        return outputs[0] if bare else outputs
+
+    function.__name__ = function.__qualname__ = name
+    return function
+
+
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # since PyTorch 2.7
 ORIGINALS: dict[str, Callable[..., Any]] = {
     name: getattr(torch._VF, name) for name in (*routes.SEQUENCES, *routes.CELLS)
 }
-ROUTED: dict[str, Callable[..., Any]] = {
-    **{name: routes.sequence(name, ORIGINALS[name]) for name in routes.SEQUENCES},
-    **{name: routes.cell(name, ORIGINALS[name]) for name in routes.CELLS},
-}
+ROUTED = {name: _routed(name, original) for name, original in ORIGINALS.items()}
 
 
 def patch() -> None:
@@ -71,6 +98,9 @@ def _install() -> None:
     getter = getattr(backends.current(), "get_num_threads", None)
     _threads = getter() if getter is not None else 0
     routes.forget_threads()
+    if "torch._dynamo" in sys.modules:
+        _allow_rnn()
+    torch.compile = _compile
     for name, function in ROUTED.items():
         setattr(torch._VF, name, function)
         # TorchScript compiles a module's source and looks up what `_VF.lstm` stands for: still the operator.
@@ -83,9 +113,34 @@ def _remove() -> None:
     for name, function in ROUTED.items():
         if vars(torch._VF).get(name) is function:  # somebody may have put theirs on top
             delattr(torch._VF, name)
+    if torch.compile is _compile:
+        torch.compile = _torch_compile
+    _refuse_rnn()
     setter = getattr(backends.current(), "set_num_threads", None)
     if setter is not None and _threads:
         setter(_threads)
+
+
+def _compile(*args: Any, **kwargs: Any) -> Any:
+    """What stands in the place of `torch.compile`: importing the compiler, 1.2 s, waits until it is wanted."""
+    _allow_rnn()
+    return _torch_compile(*args, **kwargs)
+
+
+def _allow_rnn() -> None:
+    """PyTorch's compiler refuses recurrent modules unless this is set."""
+    global _allowed
+    config: Any = importlib.import_module("torch._dynamo.config")
+    if _allowed is None and hasattr(config, "allow_rnn"):  # without it nothing has to be allowed
+        _allowed, config.allow_rnn = config.allow_rnn, True
+
+
+def _refuse_rnn() -> None:
+    """The compiler's setting as it was."""
+    global _allowed
+    if _allowed is not None:
+        config: Any = importlib.import_module("torch._dynamo.config")
+        config.allow_rnn, _allowed = _allowed, None
 
 
 def _is_installed() -> bool:

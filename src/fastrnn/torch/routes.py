@@ -1,4 +1,4 @@
-"""The functions that stand in for PyTorch's: which calls are fastrnn's, and what they are.
+"""Which calls of PyTorch's functions are fastrnn's, and what they are.
 
 A call is PyTorch's unless everything about it is known to be ours. The original then gets the arguments as they came,
 so its results and its messages are PyTorch's own.
@@ -6,17 +6,16 @@ so its results and its messages are PyTorch's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import autograd
 from .autograd import Call
 from .cache import DTYPES, PLAIN, Array, Snapshot, is_plain, snapshot
-from .report import OURS, count
+from .report import OURS
 
 # function of torch._VF -> cell, nonlinearity
 SEQUENCES = {
@@ -51,46 +50,6 @@ def unsuitable(tensor: Any, dtype: torch.dtype) -> str:
     return "" if is_plain(tensor) else "not in this machine's memory"
 
 
-def sequence(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """A function in the place of `torch._VF.lstm`, `gru`, `rnn_tanh` or `rnn_relu`."""
-    cell, nonlinearity = SEQUENCES[name]
-
-    def routed(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            made = None if kwargs or exporting() else compiler().sequence(cell, nonlinearity, args)
-            return original(*args, **kwargs) if made is None else made
-        call, x, h0, c0, params, reason = _parse(cell, nonlinearity, args, kwargs)
-        count(name, reason)
-        if call is None:
-            return original(*args, **kwargs)
-        return autograd.run(call, x, h0, c0, params)
-
-    return _named(routed, name)
-
-
-def cell(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """A function in the place of `torch._VF.lstm_cell`, `gru_cell`, `rnn_tanh_cell` or `rnn_relu_cell`."""
-    kind, nonlinearity = CELLS[name]
-
-    def routed(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            made = None if kwargs or exporting() else compiler().step(kind, nonlinearity, args)
-            return original(*args, **kwargs) if made is None else made
-        call, x, h0, c0, params, reason = _parse_cell(kind, nonlinearity, args, kwargs)
-        count(name, reason)
-        if call is None:
-            return original(*args, **kwargs)
-        outputs = autograd.run(call, x, h0, c0, params)
-        return outputs if kind == "lstm" else outputs[0]
-
-    return _named(routed, name)
-
-
-def _named(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    function.__name__ = function.__qualname__ = name
-    return function
-
-
 def follow_threads(module: Any) -> None:
     """A call may use as many threads as PyTorch does."""
     global _followed
@@ -112,7 +71,7 @@ Parsed = tuple[Call | None, Any, Any, Any, Sequence[Tensor], str]
 NOTHING: tuple[None, None, None, None, tuple[()]] = (None, None, None, None, ())
 
 
-def _parse(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parsed:
+def sequence(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parsed:
     """(input, hx, params, has_biases, L, dropout, train, bidirectional, batch_first), or of a PackedSequence
     (data, batch_sizes, hx, params, has_biases, L, dropout, train, bidirectional).
     """
@@ -127,10 +86,10 @@ def _parse(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[str
     reason = context()
     if reason:
         return *NOTHING, reason
-    return prepare(kind, nonlinearity, x, hx, params, biases, layers, dropout if train else 0.0, both, first, sizes)
+    return prepared(kind, nonlinearity, x, hx, params, biases, layers, dropout if train else 0.0, both, first, sizes)
 
 
-def prepare(
+def prepared(
     kind: str, nonlinearity: str, x: Any, hx: Any, params: Any, biases: Any, layers: Any, p: Any, both: Any, first: Any,
     sizes: Any = None, lengths: Any = None, reset: Any = None,
 ) -> Parsed:  # fmt: skip
@@ -172,7 +131,13 @@ def _split(kind: str, hx: Any) -> tuple[Any, Any]:
 
 
 def _packed(
-    weights: Snapshot, data: Tensor, h0: Tensor | None, c0: Tensor | None, params: Sequence[Tensor], sizes: Tensor, p: float
+    weights: Snapshot,
+    data: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    params: Sequence[Tensor],
+    sizes: Tensor,
+    p: float,
 ) -> Parsed:
     """The call that the data and batch sizes of a PackedSequence make."""
     spec, counts = weights.spec, sizes.numpy()
@@ -190,11 +155,12 @@ def _packed(
 
 def packed_call(weights: Snapshot, counts: Array, p: float) -> Call:
     """The call of a PackedSequence with these batch sizes."""
-    active = np.arange(counts[0]) < counts[:, None]
-    return Call(weights, "rows", *active.shape, p, active.sum(0, np.int64), None, np.flatnonzero(active))
+    steps, batch = len(counts), int(counts[0])
+    active = np.arange(batch) < counts[:, None]
+    return Call(weights, "rows", steps, batch, p, active.sum(0, np.int64), None, np.flatnonzero(active))
 
 
-def _parse_cell(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parsed:
+def cell(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parsed:
     """(input, hx, w_ih, w_hh, b_ih, b_hh)."""
     if kwargs or len(args) != 6:
         return *NOTHING, "keyword arguments"
