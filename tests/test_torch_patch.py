@@ -181,14 +181,22 @@ def test_forward_mode() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_torchscript() -> None:
-    net, x = torch.nn.LSTM(I, H), torch.randn(T, N, I)
-    want = net(x)[0]
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = torch.nn.LSTM(I, H)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.rnn(x)[0]
+
+    net, x = Net(), torch.randn(T, N, I)
+    want = net(x)
     with fastrnn.torch.patched():
         scripted, traced = torch.jit.script(net), torch.jit.trace(net, x)
         scripted_cell = torch.jit.script(torch.nn.GRUCell(I, H))
     assert "PyTorch: tracing" in where("lstm")
-    close(scripted(x)[0], want)
-    close(traced(x)[0], want)
+    close(scripted(x), want)
+    close(traced(x), want)
     assert scripted_cell(x[0]).shape == (N, H)
     assert "aten::lstm" in str(traced.inlined_graph)
 

@@ -14,7 +14,20 @@ program.
 from __future__ import annotations
 
 from .cache import invalidate
+from .modules import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell
 from .patch import patch, patched, unpatch
 from .report import report
 
-__all__ = ["invalidate", "patch", "patched", "report", "unpatch"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "invalidate",
+    "patch",
+    "patched",
+    "report",
+    "unpatch",
+]
