@@ -139,12 +139,15 @@ def forward(
 ) -> tuple[Outputs, object]:
     """Outputs, and the tape if it is to be kept."""
     spec, packed, module = call.spec, call.snapshot.packed, call.snapshot.module
+    if dropout is None and not keep:
+        dropout = call.draw_dropout()
+        small = _small(call, x, h0, c0) if dropout is None else None
+        if small is not None:
+            return small, None
     sequence = call.sequence(x)
     y, hn = call.new(spec.directions * spec.hidden_size), call.new_state()
     cn = call.new_state() if spec.cell == "lstm" else None
     tape = module.make_tape(packed, call.steps, call.batch) if keep else None
-    if dropout is None and not keep:
-        dropout = call.draw_dropout()
     module.forward(
         packed, sequence, y, call.state(h0), call.state(c0), hn, cn, call.lengths, call.reset, None, dropout, tape
     )
@@ -152,6 +155,22 @@ def forward(
     if call.layout != "NI":
         outputs = (call.given(y), *outputs)
     return outputs, tape
+
+
+def _small(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Outputs | None:
+    """The outputs of a small dense call, if the backend has a quicker way to them."""
+    given, h, c = array(x), None if h0 is None else array(h0), None if c0 is None else array(c0)
+    if call.layout == "NI":
+        given, h, c = given[None], None if h is None else h[None], None if c is None else c[None]
+    state = h if c is None else (h, c)
+    made = call.snapshot.packed.infer_small(given, state, call.lengths, call.reset, None, None, call.layout == "NTI")
+    if made is None:
+        return None
+    y, last = made
+    states = last if c is not None or type(last) is tuple else (last,)
+    if call.layout == "NI":
+        return tuple([torch.from_numpy(s[0]) for s in states])
+    return (torch.from_numpy(y), *[torch.from_numpy(s) for s in states])
 
 
 class _Recurrent(torch.autograd.Function):

@@ -38,7 +38,6 @@ class Snapshot:
         "aliases",
         "bits",
         "flat",
-        "isa",
         "marks",
         "module",
         "packed",
@@ -70,7 +69,6 @@ class Snapshot:
             ends = np.cumsum([view.size for view in self.views]).tolist()
             self.places = [(slice(end - v.size, end), v.shape) for end, v in zip(ends, self.views, strict=True)]
         self.module: Backend = backends.current()
-        self.isa = backends.active_isa(self.module)
         flat = np.concatenate([view.ravel() for view in self.views])
         flat.flags.writeable = False  # so that the compiled backend keeps it instead of a copy
         self.flat: Array = flat
@@ -82,10 +80,6 @@ class Snapshot:
         if marks is None or self.marks is None:
             return False
         return all(a[0] == b[0] and a[2:] == b[2:] for a, b in zip(marks, self.marks, strict=True))
-
-    def in_force(self) -> bool:
-        """Whether packed for the backend and instruction set in force."""
-        return self.module is backends.current() and self.isa == backends.active_isa(self.module)
 
     def same_values(self) -> bool:
         """Whether the parameters hold, bit for bit, what was packed."""
@@ -116,7 +110,7 @@ def snapshot(
     found = _entries.get(key)
     if found is not None and found.marks == marks:
         fresh = not (found.shared or torch.is_grad_enabled()) or found.same_values()
-        if fresh and found.in_force():
+        if fresh and found.module is backends.current() and found.packed.in_force():
             return found
     old = found if found is not None and found.lies_at(marks) else None
     spec = old.spec if old is not None else spec_of(cell, nonlinearity, biases, layers, bidirectional, params)

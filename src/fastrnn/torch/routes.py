@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from .autograd import Call
 from .cache import DTYPES, PLAIN, Array, Snapshot, is_plain, snapshot
@@ -26,17 +27,25 @@ CELLS = {f"{name}_cell": what for name, what in SEQUENCES.items()}
 _followed = 0  # what PyTorch's number of threads was last
 
 
+# Asked at every call, so looked up once.
+_tracing = torch._C._get_tracing_state
+_transform = torch._C._functorch.peek_interpreter_stack
+_autocast = torch.is_autocast_enabled
+_dispatch_modes, _function_modes = torch._C._len_torch_dispatch_stack, torch._C._len_torch_function_stack
+_threads = torch.get_num_threads
+
+
 def context() -> str:
     """Why no call is ours now: something that watches, replaces or records PyTorch's operations."""
-    if torch._C._get_tracing_state() is not None:
+    if _tracing() is not None:
         return "tracing"
-    if torch._C._functorch.peek_interpreter_stack() is not None:
+    if _transform() is not None:
         return "functorch transform"
-    if torch.is_autocast_enabled("cpu"):
+    if _autocast("cpu"):
         return "autocast"
-    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
+    if _dispatch_modes() or _function_modes():
         return "a mode is active"
-    if torch.autograd.forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0:
         return "forward-mode derivatives"
     return ""
 
@@ -53,7 +62,7 @@ def unsuitable(tensor: Any, dtype: torch.dtype) -> str:
 def follow_threads(module: Any) -> None:
     """A call may use as many threads as PyTorch does."""
     global _followed
-    threads = torch.get_num_threads()
+    threads = _threads()
     if threads != _followed:
         _followed = threads
         setter = getattr(module, "set_num_threads", None)
@@ -98,11 +107,12 @@ def prepared(
         return *NOTHING, "not a plain tensor"
     if x.dtype not in DTYPES:
         return *NOTHING, f"dtype {x.dtype}"
+    if not is_plain(x):
+        return *NOTHING, "not in this machine's memory"
     h0, c0 = _split(kind, hx)
     states = () if hx is None else (h0, c0) if kind == "lstm" else (h0,)
-    for tensor in (x, *states):
-        reason = unsuitable(tensor, x.dtype)
-        if reason:
+    for tensor in states:
+        if reason := unsuitable(tensor, x.dtype):
             return *NOTHING, reason
     weights = snapshot(kind, nonlinearity, biases, layers, both, params)
     if weights is None or weights.spec.dtype_name != DTYPES[x.dtype]:
