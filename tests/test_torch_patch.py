@@ -473,3 +473,15 @@ def test_run_a_script(tmp_path: Path) -> None:
     done = subprocess.run(command[:3], capture_output=True, text=True, check=False)
     assert "usage:" in done.stderr
     assert done.returncode == 1
+
+
+def test_weights_that_are_not_contiguous() -> None:
+    net, x = torch.nn.GRU(I, H), torch.randn(T, N, I)
+    net.weight_hh_l0 = torch.nn.Parameter(torch.randn(H, 3 * H).t())
+    for mode in (torch.enable_grad, torch.no_grad):
+        with mode():
+            for _ in range(2):
+                want, got = both(lambda: net(x)[0])
+                close(got, want)
+                net.weight_hh_l0.data.mul_(1.5)
+                fastrnn.torch.invalidate(net)
