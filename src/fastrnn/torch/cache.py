@@ -27,7 +27,7 @@ from .._spec import Spec
 from ..backends import Backend, Packed
 
 Array = npt.NDArray[Any]
-# 64 KB in 1.5 microseconds; NumPy's comparison of integers takes 7.4 (Zen 4).
+# measured: 64 KB in 1.5 microseconds, by NumPy as integers in 3.7 (2-vCPU Zen 4).
 _memcmp = ctypes.CDLL(None if os.name == "posix" else "msvcrt").memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
