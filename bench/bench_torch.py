@@ -1,0 +1,104 @@
+"""PyTorch's recurrent modules with and without `fastrnn.torch.patch`, one thread: `python bench/bench_torch.py`.
+
+The same module on the same input, the two in turn; a row has the median of all rounds of each and the quotient.
+"infer" is a call under no_grad; "train" is zero_grad, a call, a sum and backward, as in a training loop but for the
+optimiser's step.
+"""
+
+from __future__ import annotations
+
+import _common  # first: it pins the thread
+
+# isort: split
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from typing import Any
+
+import numpy as np
+import torch
+
+import fastrnn
+import fastrnn.torch
+
+KINDS: dict[str, Any] = {"LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU, "RNN": torch.nn.RNN}
+# T, N, I, H: one step of one row, one row, the middle, the middle of a larger net, a long sequence
+SHAPES = [(1, 1, 64, 64), (100, 1, 32, 32), (50, 16, 64, 64), (50, 32, 256, 256), (200, 16, 128, 128)]
+ROUND = 0.05  # seconds that one round of one variant lasts
+
+
+def infer(net: Any, x: Any) -> Callable[[], None]:
+    def call() -> None:
+        with torch.no_grad():
+            net(x)
+
+    return call
+
+
+def train(net: Any, x: Any) -> Callable[[], None]:
+    def call() -> None:
+        net.zero_grad()
+        out = net(x)[0]
+        (out.data if isinstance(out, torch.nn.utils.rnn.PackedSequence) else out).sum().backward()
+
+    return call
+
+
+def packed(steps: int, batch: int, inputs: int) -> Any:
+    """Lengths spread evenly from T/batch to T."""
+    lengths = torch.from_numpy(np.linspace(steps, max(steps // batch, 1), batch).astype(np.int64))
+    return torch.nn.utils.rnn.pack_padded_sequence(torch.randn(steps, batch, inputs), lengths)
+
+
+def seconds(call: Callable[[], None], times: int) -> float:
+    begin = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - begin) / times
+
+
+def measure(call: Callable[[], None], rounds: int) -> tuple[float, float]:
+    """Seconds of a call, unpatched and patched: medians of rounds that take turns."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    switches = (fastrnn.torch.unpatch, fastrnn.torch.patch)
+    for switch in switches:
+        switch()
+        seconds(call, 3)
+    times = max(1, int(ROUND / seconds(call, 3)))
+    for _ in range(rounds):
+        for switch, into in zip(switches, taken, strict=True):
+            switch()
+            call()
+            into.append(seconds(call, times))
+    fastrnn.torch.unpatch()
+    return statistics.median(taken[0]), statistics.median(taken[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    print(
+        f"{_common.cpu_name()}, one thread, float32; fastrnn {fastrnn.__version__}, PyTorch {torch.__version__}; "
+        f"{date.today()}\n"
+    )
+    print("| module | mode | T, N, I, H | PyTorch us | patched us | x |\n|---|---|---|--:|--:|--:|")
+    for name, kind in KINDS.items():
+        for steps, batch, inputs, hidden in SHAPES:
+            inputs_of = {"": torch.randn(steps, batch, inputs)}
+            if batch > 1:
+                inputs_of[" packed"] = packed(steps, batch, inputs)
+            net = kind(inputs, hidden)
+            for what, x in inputs_of.items():
+                for mode in (infer, train):
+                    before, after = measure(mode(net, x), options.rounds)
+                    label = f"{name}{what} | {mode.__name__} | {steps}, {batch}, {inputs}, {hidden}"
+                    print(f"| {label} | {before * 1e6:.1f} | {after * 1e6:.1f} | {before / after:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""Recurrent calls as operators of `torch.compile`: one node each, so a graph does not break and nothing is unrolled.
+
+The compiler sees `fastrnn::recurrent` and its gradient `fastrnn::recurrent_backward`, with their shapes. Between the
+two only tensors can travel, so the backward operator runs the forward once more to get its tape: a compiled training
+step has a third more arithmetic than an eager one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import autograd, cache, routes
+from .autograd import Call
+
+# The operators have one form for all calls: absent states and reset flags are None, a cell is a layout.
+LAYOUTS = ("TNI", "NTI", "NI", "rows")
+
+
+def _call(
+    cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
+    x: Tensor, params: Sequence[Tensor], sizes: Tensor | None,
+) -> Call:  # fmt: skip
+    weights = cache.snapshot(cell, act, biases, layers, both, params)
+    assert weights is not None
+    routes.follow_threads(weights.module)
+    if sizes is not None:
+        return routes.packed_call(weights, sizes.numpy(), 0.0)
+    steps, batch = _extent(layout, x.shape)
+    return Call(weights, layout, steps, batch)
+
+
+def _extent(layout: str, shape: Sequence[Any]) -> tuple[Any, Any]:
+    """T and N, also of symbolic shapes."""
+    if layout == "NI":
+        return 1, shape[0]
+    return (shape[1], shape[0]) if layout == "NTI" else (shape[0], shape[1])
+
+
+@torch.library.custom_op("fastrnn::recurrent", mutates_args=())
+def recurrent(
+    cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
+    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """y, hn and cn; cn is empty where there is none, and y that of a cell."""
+    call = _call(cell, act, layout, both, layers, biases, x, params, sizes)
+    with torch.no_grad():
+        outputs = autograd.forward(call, x, h0, c0, _array(dropout), keep=False)[0]
+    if layout == "NI":
+        outputs = (outputs[0].clone(), *outputs)
+    return outputs[0], outputs[1], outputs[2] if len(outputs) == 3 else x.new_empty(0)
+
+
+@recurrent.register_fake
+def _(
+    cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
+    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    hidden = params[1].shape[1] * (1 + both)
+    y = x.new_empty((*x.shape[:-1], hidden))
+    return y, h0.new_empty(h0.shape), x.new_empty(0) if c0 is None else c0.new_empty(c0.shape)
+
+
+@torch.library.custom_op("fastrnn::recurrent_backward", mutates_args=())
+def recurrent_backward(
+    cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
+    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
+    y: Tensor, dy: Tensor, dhn: Tensor, dcn: Tensor | None,
+) -> list[Tensor]:  # fmt: skip
+    """Gradients of x, h0, c0 if there is one, and each weight."""
+    call = _call(cell, act, layout, both, layers, biases, x, params, sizes)
+    factors = _array(dropout)
+    with torch.no_grad():
+        tape = autograd.forward(call, x, h0, c0, factors, keep=True)[1]
+        wanted = [True, True, c0 is not None, *[True] * len(params)]
+        states = [dhn, dcn] if c0 is not None else [dhn]
+        whole = None if layout == "NI" else dy
+        grads = autograd.backward(call, tape, x, y, h0, c0, whole, states, wanted, factors)
+    return [grad for grad in grads if grad is not None]
+
+
+@recurrent_backward.register_fake
+def _(
+    cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
+    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
+    y: Tensor, dy: Tensor, dhn: Tensor, dcn: Tensor | None,
+) -> list[Tensor]:  # fmt: skip
+    like = [x, h0, *([] if c0 is None else [c0]), *params]
+    return [t.new_empty(t.shape) for t in like]
+
+
+def _array(tensor: Tensor | None) -> Any:
+    return None if tensor is None else np.ascontiguousarray(autograd.array(tensor))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, h0, c0, params, sizes, dropout = inputs[6:]
+    ctx.save_for_backward(x, h0, c0, sizes, dropout, output[0], *params)
+    ctx.statics = inputs[:6]
+
+
+def _derive(ctx: Any, dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | None) -> tuple[Any, ...]:
+    x, h0, c0, sizes, dropout, y, *params = ctx.saved_tensors
+    dy = torch.zeros_like(y) if dy is None else dy
+    dhn = torch.zeros_like(h0) if dhn is None else dhn
+    if c0 is not None and dcn is None:
+        dcn = torch.zeros_like(c0)
+    if ctx.statics[2] == "NI":
+        dhn = dhn + dy
+    grads = torch.ops.fastrnn.recurrent_backward(
+        *ctx.statics, x, h0, c0, params, sizes, dropout, y, dy, dhn, None if c0 is None else dcn
+    )
+    dx, dh0, *rest = grads
+    dc0 = rest.pop(0) if c0 is not None else None
+    return (*[None] * 6, dx, dh0, dc0, rest, None, None)
+
+
+recurrent.register_autograd(_derive, setup_context=_setup_context)
+
+
+def sequence(cell: str, act: str, args: tuple[Any, ...]) -> Any:
+    """What a call of `torch._VF.lstm` and the like becomes while it is compiled; None: PyTorch's own."""
+    sizes = None
+    if isinstance(args[3], bool):
+        x, hx, params, biases, layers, p, train, both, first = args
+    else:
+        x, sizes, hx, params, biases, layers, p, train, both = args
+        first = False
+    h0, c0 = hx if cell == "lstm" else (hx, None)
+    tensors = [x, h0, *params] if c0 is None else [x, h0, c0, *params]
+    if len(params) != layers * (1 + both) * (4 if biases else 2) or not _ours(tensors):
+        return None
+    layout = "rows" if sizes is not None else "NTI" if first else "TNI"
+    dropout = None
+    if train and p > 0 and layers > 1:
+        width = params[1].shape[1] * (1 + both)
+        # Of packed data it is drawn for the padded batch: T is not known while compiling, so this is PyTorch's.
+        if sizes is not None:
+            return None
+        shape = (layers - 1, x.shape[1] if first else x.shape[0], x.shape[0] if first else x.shape[1], width)
+        ones = torch.ones(shape, dtype=x.dtype)
+        dropout = torch.nn.functional.dropout(ones, p)
+    y, hn, cn = torch.ops.fastrnn.recurrent(
+        cell, act, layout, both, layers, biases, x, h0, c0, list(params), sizes, dropout
+    )
+    return (y, hn, cn) if cell == "lstm" else (y, hn)
+
+
+def step(cell: str, act: str, args: tuple[Any, ...]) -> Any:
+    """The same of `torch._VF.lstm_cell` and the like."""
+    x, hx, *params = args
+    biases = params[2] is not None
+    params = params if biases else params[:2]
+    h0, c0 = hx if cell == "lstm" else (hx, None)
+    tensors = [x, h0, *params] if c0 is None else [x, h0, c0, *params]
+    if not _ours(tensors):
+        return None
+    hn, _, cn = torch.ops.fastrnn.recurrent(cell, act, "NI", False, 1, biases, x, h0, c0, params, None, None)
+    return (hn, cn) if cell == "lstm" else hn
+
+
+def _ours(tensors: Sequence[Tensor]) -> bool:
+    dtype = tensors[0].dtype
+    if dtype not in (torch.float32, torch.float64) or torch.is_autocast_enabled("cpu"):
+        return False
+    return all(t.device.type == "cpu" and t.dtype == dtype for t in tensors)

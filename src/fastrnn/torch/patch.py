@@ -1,0 +1,147 @@
+"""Put fastrnn's functions in the place of PyTorch's, and take them away again.
+
+`torch.nn.LSTM` and its relatives look `torch._VF.lstm` up at each call. Whoever replaces that name reaches every module
+that exists or will exist: subclasses, aliases, models from a file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.jit import _builtins
+
+from .. import backends
+from . import autograd, compile, routes
+from .report import count
+
+_lock = threading.RLock()
+_patches = 0
+_allowed: bool | None = None  # what the compiler's setting was, while it is ours
+_torch_compile = torch.compile
+_threads = 0  # fastrnn's own number, while it follows PyTorch's
+
+
+def _routed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+    """What stands in the place of `torch._VF.<name>`."""
+    single = name in routes.CELLS
+    kind, nonlinearity = (routes.CELLS if single else routes.SEQUENCES)[name]
+    parse, compiled = (routes.cell, compile.step) if single else (routes.sequence, compile.sequence)
+    bare = single and kind != "lstm"  # of these cells PyTorch returns h and no tuple
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            made = None if kwargs or _is_exporting() else compiled(kind, nonlinearity, args)
+            return original(*args, **kwargs) if made is None else made
+        call, x, h0, c0, params, reason = parse(kind, nonlinearity, args, kwargs)
+        count(name, reason)
+        if call is None:
+            return original(*args, **kwargs)
+        outputs = autograd.run(call, x, h0, c0, params)
+        return outputs[0] if bare else outputs
+
+    function.__name__ = function.__qualname__ = name
+    return function
+
+
+_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # since PyTorch 2.7
+ORIGINALS: dict[str, Callable[..., Any]] = {
+    name: getattr(torch._VF, name) for name in (*routes.SEQUENCES, *routes.CELLS)
+}
+ROUTED = {name: _routed(name, original) for name, original in ORIGINALS.items()}
+
+
+def patch() -> None:
+    """Make the recurrent layers of this process run on fastrnn: all modules, existing and future, dense and packed.
+
+    What fastrnn does not compute goes to PyTorch unchanged; `report` tells. Calling it twice is calling it once.
+    """
+    global _patches
+    with _lock:
+        _patches = max(_patches, 1)
+        _install()
+
+
+def unpatch() -> None:
+    """Give PyTorch its functions back, whatever the number of `patch` calls before."""
+    global _patches
+    with _lock:
+        _patches = 0
+        _remove()
+
+
+@contextmanager
+def patched() -> Iterator[None]:
+    """`patch` for a block, and afterwards as before. It holds for all threads."""
+    global _patches
+    with _lock:
+        _patches += 1
+        _install()
+    try:
+        yield
+    finally:
+        with _lock:
+            _patches = max(_patches - 1, 0)
+            if not _patches:
+                _remove()
+
+
+def _install() -> None:
+    global _threads
+    if _is_installed():
+        return
+    getter = getattr(backends.current(), "get_num_threads", None)
+    _threads = getter() if getter is not None else 0
+    routes.forget_threads()
+    if "torch._dynamo" in sys.modules:
+        _allow_rnn()
+    torch.compile = _compile
+    for name, function in ROUTED.items():
+        setattr(torch._VF, name, function)
+        # TorchScript compiles a module's source and looks up what `_VF.lstm` stands for: still the operator.
+        _builtins._register_builtin(function, f"aten::{name}")
+
+
+def _remove() -> None:
+    if not _is_installed():
+        return
+    for name, function in ROUTED.items():
+        if vars(torch._VF).get(name) is function:  # somebody may have put theirs on top
+            delattr(torch._VF, name)
+    if torch.compile is _compile:
+        torch.compile = _torch_compile
+    _refuse_rnn()
+    setter = getattr(backends.current(), "set_num_threads", None)
+    if setter is not None and _threads:
+        setter(_threads)
+
+
+def _compile(*args: Any, **kwargs: Any) -> Any:
+    """What stands in the place of `torch.compile`: importing the compiler, 1.2 s, waits until it is wanted."""
+    _allow_rnn()
+    return _torch_compile(*args, **kwargs)
+
+
+def _allow_rnn() -> None:
+    """PyTorch's compiler refuses recurrent modules unless this is set."""
+    global _allowed
+    config: Any = importlib.import_module("torch._dynamo.config")
+    if _allowed is None and hasattr(config, "allow_rnn"):  # without it nothing has to be allowed
+        _allowed, config.allow_rnn = config.allow_rnn, True
+
+
+def _refuse_rnn() -> None:
+    """The compiler's setting as it was."""
+    global _allowed
+    if _allowed is not None:
+        config: Any = importlib.import_module("torch._dynamo.config")
+        config.allow_rnn, _allowed = _allowed, None
+
+
+def _is_installed() -> bool:
+    return vars(torch._VF).get("lstm") is ROUTED["lstm"]
