@@ -153,8 +153,18 @@ def test_one_row_is_a_row_of_many(
     """One row has kernels of its own (all steps at once, one panel, two): the bits are those of a batch."""
     if system.backend != "cpp" and hidden > 33:
         pytest.skip("kernels by size are the compiled backend's")
-    layer = make_layer(cell, inputs, hidden)
-    x, dy = draw(rng, T, 4, inputs), draw(rng, T, 4, hidden)
+    check_rows_one_by_one(system, make_layer(cell, inputs, hidden), rng)
+
+
+def test_one_row_of_a_wide_rnn(system: System, rng: np.random.Generator) -> None:
+    """The RNN's panels are four vectors wide, and go by twos from 16 of them."""
+    if system.backend != "cpp":
+        pytest.skip("kernels by size are the compiled backend's")
+    check_rows_one_by_one(system, make_layer("rnn_tanh", 20, 1030), rng)
+
+
+def check_rows_one_by_one(system: System, layer: Any, rng: np.random.Generator) -> None:
+    x, dy = draw(rng, T, 4, layer.input_size), draw(rng, T, 4, layer.hidden_size)
     reset, mask = rng.random((T, 4)) < 0.2, rng.random((T, 4)) < 0.7
     for options in ({}, {"reset": reset, "mask": mask}):
         plain, _ = layer(x, **options)
