@@ -194,14 +194,15 @@ class Rows(torch.utils.data.Dataset[Any]):
             return self.net(self.x[k])[0]
 
 
-def test_data_loader_workers() -> None:
-    """In a process of its own: what else pytest's has running must not be copied by the fork."""
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_torch_modules as t; t.load()"
+@pytest.mark.parametrize("what", ["load_with_workers", "share_memory"])
+def test_after_a_fork(what: str) -> None:
+    """In a process of its own: another test's threads, JAX's for instance, must not be copied by the fork."""
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_torch_modules as t; t.{what}()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
-def load() -> None:
+def load_with_workers() -> None:
     rows = Rows()
     want = torch.stack([rows[k] for k in range(8)])
     with fastrnn.torch.patched():
@@ -215,8 +216,7 @@ def _double(net: Any) -> None:
         net.weight_hh_l0.mul_(2)
 
 
-@pytest.mark.filterwarnings("ignore:This process")
-def test_shared_memory() -> None:
+def share_memory() -> None:
     """Another process changes the weights, which no version here tells of."""
     net, x = torch.nn.GRU(I, H).share_memory(), torch.randn(T, N, I)
     with torch.no_grad():
