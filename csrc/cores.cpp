@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <unistd.h>
 
 #if defined(__linux__)
@@ -72,16 +73,26 @@ int current_cpu() noexcept {
 #endif
 }
 
-// The set of the main thread, not of this one: it is what the process was given, and this thread may have left a CPU before.
-void leave_cpus(const int* taken, int count) noexcept {
+CpuSet cpus_of_this_thread() noexcept {
+  CpuSet out{};
+#if defined(__linux__)
+  static_assert(sizeof(cpu_set_t) == sizeof(out.bits), "CPU_SETSIZE is 1024");
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) std::memcpy(out.bits, &set, sizeof(set));
+#endif
+  return out;
+}
+
+void leave_cpus(const CpuSet& allowed, const int* taken, int count) noexcept {
 #if defined(__linux__)
   cpu_set_t set;
-  if (sched_getaffinity(getpid(), sizeof(set), &set) != 0) return;
+  std::memcpy(&set, allowed.bits, sizeof(set));
   for (int i = 0; i < count; ++i) {
     if (taken[i] >= 0 && taken[i] < CPU_SETSIZE) CPU_CLR(static_cast<size_t>(taken[i]), &set);
   }
   if (CPU_COUNT(&set) > 0) sched_setaffinity(0, sizeof(set), &set);
 #else
+  static_cast<void>(allowed);
   static_cast<void>(taken);
   static_cast<void>(count);
 #endif

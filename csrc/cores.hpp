@@ -9,7 +9,13 @@ constexpr int most_threads = 256;
 int default_threads() noexcept;  // FASTRNN_NUM_THREADS, or min(affinity, quota); at least 1
 int current_cpu() noexcept;      // -1: unknown
 
-// Moves the calling thread to the process's CPUs other than taken [count], if there are any.
-void leave_cpus(const int* taken, int count) noexcept;
+// CPUs that a thread may use; none where the system does not say.
+struct CpuSet {
+  alignas(8) unsigned char bits[128];
+};
+CpuSet cpus_of_this_thread() noexcept;
+
+// Moves the calling thread to those of `allowed` other than taken [count], if there are any.
+void leave_cpus(const CpuSet& allowed, const int* taken, int count) noexcept;
 
 }  // namespace fastrnn

@@ -22,7 +22,7 @@ bool is_processed(const Sequence& seq, int64_t t, int64_t n) {
 }
 
 // A member of a team that comes late looks at the steps of a chunk that may be over (first_row in seq_forward.hpp).
-void note(int64_t& to, int64_t value) { __atomic_store_n(&to, value, __ATOMIC_RELAXED); }
+void note(int64_t& to, int64_t value) { __atomic_store_n(&to, value, __ATOMIC_RELEASE); }
 
 struct Cursor {
   int64_t row, held;

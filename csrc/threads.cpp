@@ -66,6 +66,8 @@ class Pool {
     done_.store(0, std::memory_order_relaxed);
     helpers_.store(workers, std::memory_order_relaxed);
     cpu_[0].store(current_cpu(), std::memory_order_relaxed);
+    for (int i = 1; i <= workers; ++i)
+      cpu_[i].store(-1, std::memory_order_relaxed);  // not seen yet
     const uint64_t number = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
     ticket_.store(number << 32 | static_cast<uint64_t>(count), std::memory_order_release);
     announced_.fetch_add(1, std::memory_order_release);
@@ -81,7 +83,7 @@ class Pool {
   // A worker on the CPU of the caller or of an earlier worker moves to another. Schedulers wake a thread beside the one that
   // woke it and may leave it there for milliseconds: two threads then took 1.0 to 1.2 times the time of one in calls of up to
   // 30 ms. A look costs 5 ns, a move 30 microseconds, and the next wake finds the worker where it went.
-  void settle(int member) noexcept {
+  void settle(int member, const CpuSet& allowed) noexcept {
     const int cpu = current_cpu();
     cpu_[member].store(cpu, std::memory_order_relaxed);
     int taken[most_threads];
@@ -91,19 +93,20 @@ class Pool {
       shared |= taken[i] == cpu;
     }
     if (!shared || cpu < 0) return;
-    leave_cpus(taken, member);
+    leave_cpus(allowed, taken, member);
     cpu_[member].store(current_cpu(), std::memory_order_relaxed);
   }
 
-  // Takes tickets until there are none; member 0 is the caller.
-  void claim(int member) noexcept {
+  // Takes tickets until there are none, or none for this member; 0 is the caller.
+  void claim(int member, const CpuSet& allowed) noexcept {
     for (;;) {
       uint64_t ticket = ticket_.load(std::memory_order_acquire);
       do {
         if ((ticket & 0xffffffffu) == 0) return;
+        if (member > helpers_.load(std::memory_order_relaxed)) return;
       } while (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
                                               std::memory_order_acquire));
-      if (member > 0) settle(member);
+      if (member > 0) settle(member, allowed);
       const Job job = job_;
       job.task(job.context, static_cast<int64_t>(ticket & 0xffffffffu) - 1);
       done_.fetch_add(1, std::memory_order_acq_rel);
@@ -113,10 +116,11 @@ class Pool {
 
   void worker(int member) noexcept {
     const FlushSubnormals flush;
+    const CpuSet allowed = cpus_of_this_thread();  // inherited from the caller that started it
     uint32_t seen = 0;
     for (;;) {
       seen = announced_.load(std::memory_order_acquire);
-      if (member <= helpers_.load(std::memory_order_relaxed)) claim(member);
+      if (member <= helpers_.load(std::memory_order_relaxed)) claim(member, allowed);
       wait_change(announced_, seen);
     }
   }
@@ -233,7 +237,7 @@ void parallel_for(int threads, int64_t count, void (*task)(void* context, int64_
             a.task(a.context, a.count - 1 - left);
           },
           &ascending},
-         [p] { p->claim(0); });
+         [p] { p->claim(0, CpuSet{}); });
   p->release();
 }
 
@@ -282,7 +286,8 @@ int64_t Phases::claim(Team& mine, int64_t count) noexcept {
     const int64_t taken = mine.taken;
     if (taken > 0 && done_.fetch_add(taken, std::memory_order_acq_rel) + taken == count) {
       done_.store(0, std::memory_order_relaxed);
-      phase_.store(phase + 1, std::memory_order_release);
+      // An exchange, not a store: notify_all looks whether anybody sleeps, and must not look before the new phase is seen.
+      phase_.exchange(phase + 1, std::memory_order_seq_cst);
       phase_.notify_all();
     } else {
       wait_change(phase_, phase);

@@ -50,8 +50,8 @@ class Phases {
   Share shares_[most_threads];
 };
 
-// Calls task(context, member) on the caller, member 0, and on up to `threads` - 1 workers, members 1 and up, as they come: on all
-// of them or on none but the caller. What they share is a Phases of `threads` members.
+// Calls task(context, member) on the caller, member 0, and on those of `threads` - 1 workers that come, as members 1 and up: any of
+// them, or none. What they share is a Phases of `threads` members.
 void run_team(int threads, void (*task)(void* context, int member), void* context) noexcept;
 
 // The same for callables; the type is erased without allocation.

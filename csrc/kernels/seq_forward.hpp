@@ -128,7 +128,7 @@ FR_TILE void second_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t 
 // Read before a phase is entered, so that all members enter the same one. A member that is late may find what a later chunk
 // wrote; it then enters a phase that is over, and does nothing.
 FR_INLINE int64_t first_row(const ForwardArgs& f, int64_t step) {
-  return __atomic_load_n(f.tables.first + step, __ATOMIC_RELAXED);
+  return __atomic_load_n(f.tables.first + step, __ATOMIC_ACQUIRE);
 }
 
 // One step of several rows (a single one: seq_single.hpp).

@@ -1,8 +1,8 @@
 """One recurrent call on tensors: inference, or one node of PyTorch's graph.
 
 Tensors and arrays share their memory in both directions. The node keeps the backend's tape besides what PyTorch saves,
-so an in-place change of a saved tensor is the error it always was. Where the tape is gone (a second backward of the
-same graph) it is made again from the saved tensors, bit for bit the same.
+so an in-place change of an input or a weight is the error it always was. Where the tape is gone (a second backward of
+the same graph), or the output was changed in place, it is made again from the saved tensors, bit for bit the same.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from torch import Tensor
 
 from .. import _validate
 from .._spec import Spec
-from . import reference
+from . import cache, reference
 from .cache import Snapshot
 
 Array = npt.NDArray[Any]
 Outputs = tuple[Tensor, ...]
+functorch = torch._C._functorch
 
 
 class Call:
@@ -115,6 +116,13 @@ class Call:
         return factors
 
 
+def is_seen(gradient: Tensor) -> bool:
+    """Whether NumPy can look at a gradient: not one of a batch of them (`is_grads_batched`), nor a lazy one."""
+    if functorch.is_batchedtensor(gradient) or functorch.is_legacy_batchedtensor(gradient):
+        return False
+    return cache.is_plain(gradient)
+
+
 def array(tensor: Tensor) -> Array:
     """The memory of a tensor, seen by NumPy."""
     view: Array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
@@ -178,25 +186,35 @@ class _Recurrent(torch.autograd.Function):
     def forward(ctx: Any, call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, *params: Tensor) -> Outputs:
         dropout = call.draw_dropout()
         outputs, tape = forward(call, x, h0, c0, dropout, keep=True)
-        ctx.save_for_backward(x, h0, c0, outputs[0], *params)
+        ctx.save_for_backward(x, h0, c0, *params)
         ctx.set_materialize_grads(False)
         ctx.call, ctx.dropout, ctx.tapes = call, dropout, [tape]
+        # Not saved, so that it may be changed in place, as PyTorch's may; backward then computes it again.
+        ctx.y = outputs[0].detach()
+        ctx.version = ctx.y._version
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
-        x, h0, c0, y, *params = ctx.saved_tensors
+        x, h0, c0, *params = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]
+        if all(g is None for g in given):
+            return (None,) * (1 + len(wanted))
         grads = list(given)
         dy = None if call.layout == "NI" else grads.pop(0)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or any(g is not None and not is_seen(g) for g in given):
             outputs = [dy, *grads] if call.layout != "NI" else grads
-            return (None, *_differentiable(call, (x, h0, c0, *params), wanted, outputs, ctx.dropout))
+            with torch.enable_grad():
+                return (None, *_differentiable(call, (x, h0, c0, *params), wanted, outputs, ctx.dropout))
+        y = ctx.y
         try:
             tape = ctx.tapes.pop()  # one list operation: of two threads only one gets it
         except IndexError:
-            tape = forward(call, x, h0, c0, ctx.dropout, keep=True)[1]
+            tape = None
+        if tape is None or y._version != ctx.version:
+            made, tape = forward(call, x, h0, c0, ctx.dropout, keep=True)
+            y = made[0]
         return (None, *backward(call, tape, x, y, h0, c0, dy, grads, wanted, ctx.dropout))
 
 

@@ -5,8 +5,9 @@ A parameter is known by its identity, and its value by where its data lie (`data
 same address; it goes when a parameter of it does.
 
 What PyTorch does not count are changes of `parameter.data`, of memory shared with other processes, and of memory that
-NumPy shares. In grad mode, and for parameters in shared memory, the values are therefore compared bit by bit at every
-call, which takes a fraction of packing. In inference the first and the last need `invalidate`.
+NumPy shares, nor those by an optimiser with `fused=True`. In grad mode, inside a compiled graph, for parameters in
+shared memory, and once after every optimiser's step the values are therefore compared bit by bit, which takes a
+fraction of packing. In inference the first and the last need `invalidate`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .. import backends
 from .._spec import Spec
@@ -32,7 +34,8 @@ _memcmp = ctypes.CDLL(None if os.name == "posix" else "msvcrt").memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 Key = tuple[Any, ...]
-Marks = list[tuple[int, int, torch.Size, torch.dtype]]  # of each parameter: data_ptr, _version, shape, dtype
+# Of each parameter: data_ptr, _version, shape, dtype, strides.
+Marks = list[tuple[int, int, torch.Size, torch.dtype, tuple[int, ...]]]
 
 DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
@@ -51,6 +54,7 @@ class Snapshot:
         "refs",
         "shared",
         "spec",
+        "steps",
         "views",
     )
 
@@ -64,6 +68,7 @@ class Snapshot:
     def __init__(self, spec: Spec, params: Sequence[torch.Tensor], marks: Marks | None, old: Snapshot | None) -> None:
         self.spec = spec
         self.marks = marks
+        self.steps = _steps  # optimisers' steps when the values were last known to be these
         if old is not None:  # an optimiser's step: the memory is the same, the values are not
             self.aliases, self.views, self.shared, self.refs = old.aliases, old.views, old.shared, old.refs
             self.places = old.places
@@ -102,21 +107,38 @@ class Snapshot:
 
 
 _entries: dict[Key, Snapshot] = {}
+_steps = 0
+
+
+def _count_step(*_: object) -> None:
+    global _steps
+    _steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
 
 
 def snapshot(
-    cell: str, nonlinearity: str, biases: bool, layers: int, bidirectional: bool, params: Sequence[torch.Tensor]
-) -> Snapshot | None:
-    """The packed weights of these parameters as they are now; None if they are not those of such a stack."""
+    cell: str, nonlinearity: str, biases: bool, layers: int, bidirectional: bool, params: Sequence[torch.Tensor],
+    *, compare: bool = False,
+) -> Snapshot | None:  # fmt: skip
+    """The packed weights of these parameters as they are now; None if they are not those of such a stack.
+
+    With `compare` the values are compared whatever the mode: an operator runs below autograd, where it is off.
+    """
     key = (cell, nonlinearity, biases, layers, bidirectional, *map(id, params))
     marks: Marks | None
     try:
-        marks = [(p.data_ptr(), p._version, p.shape, p.dtype) for p in params]
+        marks = [(p.data_ptr(), p._version, p.shape, p.dtype, p.stride()) for p in params]
     except RuntimeError:  # made in inference mode: without a version
         marks = None
     found = _entries.get(key)
     if found is not None and found.marks == marks:
-        fresh = not (found.shared or torch.is_grad_enabled()) or found.same_values()
+        steps = _steps
+        look = compare or found.shared or found.steps != steps or torch.is_grad_enabled()
+        fresh = not look or found.same_values()
+        if fresh:
+            found.steps = steps
         if fresh and found.module is backends.current() and found.packed.in_force():
             return found
     old = found if found is not None and found.lies_at(marks) else None
@@ -171,7 +193,7 @@ PLAIN = (
 
 def is_plain(tensor: torch.Tensor) -> bool:
     """Whether NumPy can look at its memory."""
-    return tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg()
+    return tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg() and not tensor._is_zerotensor()
 
 
 def invalidate(module: torch.nn.Module | None = None) -> None:

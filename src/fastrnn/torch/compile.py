@@ -25,7 +25,7 @@ def _call(
     cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
     x: Tensor, params: Sequence[Tensor], sizes: Tensor | None,
 ) -> Call:  # fmt: skip
-    weights = cache.snapshot(cell, act, biases, layers, both, params)
+    weights = cache.snapshot(cell, act, biases, layers, both, params, compare=True)
     assert weights is not None
     routes.follow_threads(weights.module)
     if sizes is not None:
