@@ -254,7 +254,13 @@ def _replica(rank: int, folder: str) -> None:
 def test_distributed_data_parallel(tmp_path: Path) -> None:
     if not torch.distributed.is_available():
         pytest.skip("this PyTorch was built without torch.distributed")
-    torch.multiprocessing.start_processes(_replica, (str(tmp_path),), nprocs=2, start_method="spawn")
+    replicas = torch.multiprocessing.start_processes(
+        _replica, (str(tmp_path),), nprocs=2, join=False, start_method="spawn"
+    )
+    if not any(replicas.join(timeout=10) for _ in range(12)):
+        for process in replicas.processes:
+            process.kill()
+        pytest.fail("the replicas did not end within two minutes")
     torch.manual_seed(0)
     net = torch.nn.LSTM(I, H, 2)
     x = torch.randn(T, 2 * N, I)
