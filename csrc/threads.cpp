@@ -255,8 +255,7 @@ int64_t share_begin(int64_t count, int64_t shares, int64_t s) noexcept {
 }  // namespace
 
 // An item of one share, or -1 if all of them are claimed (or the phase is over). Every other phase goes backwards, as in the
-// kernels' phase alone. The first to come in a phase finds the word of
-// an older one: nobody need reset it.
+// kernels' phase alone. The first to come in a phase finds the word of an older one: nobody need reset it.
 int64_t Phases::claim_from(int share, uint64_t phase, int64_t count) noexcept {
   const int64_t begin = share_begin(count, members_, share);
   const uint64_t size = static_cast<uint64_t>(share_begin(count, members_, share + 1) - begin);

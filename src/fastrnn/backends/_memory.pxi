@@ -1,7 +1,7 @@
 # Part of _core.pyx: memory that the core works in, and blocks of it kept for the next call.
 
 # Large blocks that were given back, the oldest first. A training step needs the same packed weights, tape and workspace as the
-# one before; taken from the system anew, every page of them is a fault and is cleared: 20 % of a step at N=1, T=100, I=H=1024
+# one before; taken from the system anew, every page of them is a fault and is cleared: 7 % of a step at N=1, T=100, I=H=1024
 # (LSTM, one thread, Zen 4). 256 MB hold what a step at N=64, T=50, I=H=1024 gives back; the C library keeps 64 MB of its
 # own for the same reason. Under the GIL.
 cdef struct Block:
