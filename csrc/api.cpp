@@ -2,6 +2,7 @@
 #include "cpu.hpp"
 #include "driver.hpp"
 #include "fastrnn/fastrnn.h"
+#include "memory.hpp"
 #include "plan.hpp"
 #include "probe.hpp"
 #include "threads.hpp"
@@ -27,7 +28,8 @@ extern "C" {
 fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes) {
   if (problem == nullptr || sizes == nullptr) return FASTRNN_NULL_POINTER;
   Plan plan;
-  return fastrnn::make_plan(*problem, plan, sizes);
+  const fastrnn_status status = fastrnn::make_plan(*problem, plan);
+  return status == FASTRNN_OK ? fastrnn::plan_sizes(plan, *sizes) : status;
 }
 
 fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights, void* packed,
@@ -35,7 +37,7 @@ fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights,
   if (problem == nullptr || weights == nullptr) return FASTRNN_NULL_POINTER;
   if (!aligned(packed) || !aligned(packed_backward)) return FASTRNN_MISALIGNED;
   Plan plan;
-  const fastrnn_status status = fastrnn::make_plan(*problem, plan, nullptr);
+  const fastrnn_status status = fastrnn::make_plan(*problem, plan);
   if (status == FASTRNN_OK) fastrnn::run_pack(plan, weights, packed, packed_backward);
   return status;
 }
@@ -44,7 +46,7 @@ fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_for
   if (problem == nullptr || args == nullptr) return FASTRNN_NULL_POINTER;
   if (args->struct_size != sizeof(fastrnn_forward_args)) return FASTRNN_BAD_STRUCT_SIZE;
   Plan plan;
-  fastrnn_status status = fastrnn::make_plan(*problem, plan, nullptr);
+  fastrnn_status status = fastrnn::make_plan(*problem, plan);
   if (status != FASTRNN_OK) return status;
   const bool empty = problem->T == 0 || problem->N == 0;
   if (args->packed == nullptr || args->workspace == nullptr) return FASTRNN_NULL_POINTER;
@@ -60,7 +62,7 @@ fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_ba
   if (problem == nullptr || args == nullptr) return FASTRNN_NULL_POINTER;
   if (args->struct_size != sizeof(fastrnn_backward_args)) return FASTRNN_BAD_STRUCT_SIZE;
   Plan plan;
-  fastrnn_status status = fastrnn::make_plan(*problem, plan, nullptr);
+  fastrnn_status status = fastrnn::make_plan(*problem, plan);
   if (status != FASTRNN_OK) return status;
   const bool empty = problem->T == 0 || problem->N == 0;
   if (args->packed_backward == nullptr || args->workspace == nullptr) return FASTRNN_NULL_POINTER;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "places.hpp"
-#include "plan.hpp"
+#include "memory.hpp"
 #include "rows.hpp"
 #include "threads.hpp"
 

@@ -5,7 +5,7 @@
 
 #include "fastrnn/fastrnn.h"
 #include "fpmode.hpp"
-#include "plan.hpp"
+#include "memory.hpp"
 
 namespace fastrnn {
 

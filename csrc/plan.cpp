@@ -3,13 +3,10 @@
 #include <cmath>
 
 #include "cpu.hpp"
-#include "rows.hpp"
 #include "cores.hpp"
 
 namespace fastrnn {
 namespace {
-
-constexpr int64_t line = 64;
 
 struct CellFacts {
   int64_t gates, columns, w_gates, u_gates;
@@ -22,27 +19,9 @@ constexpr CellFacts facts[cell_count] = {
     {3, 3, 3, 3, true, false, true, true},     // gru_reset_before
 };
 
-int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
 int64_t clamp(int64_t a, int64_t low, int64_t high) { return a < low ? low : a > high ? high : a; }
 
-int64_t row_table_bytes_aligned(int64_t rows, int64_t steps, bool held) {
-  return round_up(row_tables_bytes(rows, steps, held), line);
-}
-
 }  // namespace
-
-void* Arena::take(int64_t count, int64_t item) noexcept {
-  int64_t bytes = 0, end = 0;
-  if (__builtin_mul_overflow(count, item, &bytes) ||
-      __builtin_add_overflow(bytes, line - 1, &bytes) ||
-      __builtin_add_overflow(used_, bytes / line * line, &end)) {
-    overflow_ = true;
-    return nullptr;
-  }
-  void* piece = base_ == nullptr ? nullptr : base_ + used_;
-  used_ = end;
-  return piece;
-}
 
 Layout Plan::layout(int64_t layer, int64_t rows) const noexcept {
   Layout out{};
@@ -53,21 +32,19 @@ Layout Plan::layout(int64_t layer, int64_t rows) const noexcept {
   out.panels = (p.H + out.unit_panel - 1) / out.unit_panel;
   out.hidden_padded = round_up(p.H, lanes);
   out.input_padded = round_up(out.I, lanes);
-  const CellFacts& cell = facts[p.cell];
-  out.panel_size = out.unit_panel * (columns + out.I * cell.w_gates + p.H * cell.u_gates);
+  out.panel_size = out.unit_panel * (columns + out.I * w_gates + p.H * u_gates);
   out.rows = rows;
   return out;
 }
 
 int64_t Plan::packed_elements(int64_t layer) const noexcept {
-  const CellFacts& cell = facts[p.cell];
-  return round_up(p.H, lanes) * (columns + layer_input(layer) * cell.w_gates + p.H * cell.u_gates);
+  return round_up(p.H, lanes) * (columns + layer_input(layer) * w_gates + p.H * u_gates);
 }
 int64_t Plan::packed_backward_hh(int64_t) const noexcept {
-  return facts[p.cell].u_gates * p.H * round_up(p.H, lanes);
+  return u_gates * p.H * round_up(p.H, lanes);
 }
 int64_t Plan::packed_backward_ih(int64_t layer) const noexcept {
-  return facts[p.cell].w_gates * p.H * round_up(layer_input(layer), lanes);
+  return w_gates * p.H * round_up(layer_input(layer), lanes);
 }
 int64_t Plan::weight_elements(int64_t layer) const noexcept {
   return gates * p.H * (layer_input(layer) + p.H + (p.bias != 0 ? 2 : 0));
@@ -90,7 +67,7 @@ int64_t Plan::chunk_steps(int64_t layer) const noexcept {
   const int64_t rows = clamp((p.N + slices - 1) / slices, 1, p.N > 0 ? p.N : 1);
   int64_t steps = clamp(256 / rows, 1, 256);
   if (projects(layer)) {
-    const int64_t step_bytes = rows * facts[p.cell].w_gates * round_up(p.H, lanes) * item;
+    const int64_t step_bytes = rows * w_gates * round_up(p.H, lanes) * item;
     const int64_t l2_share = int64_t{256} << 10, u_share = gates * p.H * p.H * item / 8;
     steps = clamp((l2_share > u_share ? l2_share : u_share) / step_bytes, 1, 256);
     const int64_t enough = (24 + rows - 1) / rows;
@@ -100,161 +77,9 @@ int64_t Plan::chunk_steps(int64_t layer) const noexcept {
   return clamp(steps, 1, p.T > 0 ? p.T : 1);
 }
 
-DirectionTape TapeMemory::at(const Plan& plan, int64_t layer, int64_t direction) const noexcept {
-  const int64_t index = layer * plan.p.D + direction, rows = plan.p.T * plan.p.N;
-  const int64_t Hp = round_up(plan.p.H, plan.lanes);
-  DirectionTape out{};
-  if (plan.saves_gates()) out.gates = gates + round_up(rows * 4 * Hp * plan.item, line) * index;
-  if (plan.has_c) out.c = c + round_up(plan.c_rows() * Hp * plan.item, line) * index;
-  return out;
-}
-
 bool Plan::saves_gates() const noexcept { return keeps_gates && !recompute; }
 int64_t Plan::c_rows() const noexcept { return (recompute ? segments : p.T) * p.N; }
 bool Plan::has_tape() const noexcept { return saves_gates() || has_c || p.L > 1; }
-
-void* TapeMemory::y(const Plan& plan, int64_t layer) const noexcept {
-  return ys + layer * round_up(plan.p.T * plan.p.N * plan.p.D * plan.p.H * plan.item, line);
-}
-
-namespace {
-
-// count pieces of [rows][width] elements each, every one on a line of its own; null where count is 0.
-void* take_pieces(Arena& arena, int64_t count, int64_t rows, int64_t width, int64_t item) {
-  if (count == 0) return nullptr;
-  int64_t elements = 0, bytes = 0;
-  if (__builtin_mul_overflow(rows, width, &elements) ||
-      __builtin_mul_overflow(elements, item, &bytes) ||
-      __builtin_add_overflow(bytes, line - 1, &bytes)) {
-    return arena.take(INT64_MAX, INT64_MAX);  // sets overflow
-  }
-  return arena.take(count, bytes / line * line);
-}
-
-const void** take_pointers(Arena& arena, int64_t count) {
-  return static_cast<const void**>(arena.take(count, 8));
-}
-void take_states(const Plan& plan, Arena& arena, int64_t segments, DirectionForward& out) {
-  const int64_t Hp = round_up(plan.p.H, plan.lanes), N = plan.p.N;
-  out.h_of = take_pointers(arena, segments * N);
-  out.c_of = plan.has_c ? take_pointers(arena, segments * N) : nullptr;
-  out.c = plan.has_c ? take_pieces(arena, 1, N, Hp, plan.item) : nullptr;
-}
-
-void take_loop(const Plan& plan, Arena& arena, LoopMemory& out) {
-  const int64_t slice = (plan.p.N + plan.slices - 1) / plan.slices,
-                Hp = round_up(plan.p.H, plan.lanes);
-  for (int64_t layer = 0; layer < (plan.p.L > 1 ? 2 : 1);
-       ++layer) {  // the first layer's needs and the others'
-    const int64_t steps = plan.chunk_steps(layer);
-    const int64_t tables = row_table_bytes_aligned(steps * slice, steps, true);
-    if (tables > out.table_bytes) out.table_bytes = tables;
-    if (!plan.projects(layer)) continue;
-    const int64_t panel_columns =
-        facts[plan.p.cell].w_gates * (plan.interleaved ? Hp : round_up(plan.p.H, 4 * plan.lanes));
-    const int64_t bytes = round_up(steps * slice * panel_columns * plan.item, line);
-    if (bytes > out.projection_bytes) out.projection_bytes = bytes;
-  }
-  out.scratch_bytes = plan.two_phase ? round_up(3 * slice * Hp * plan.item, line) : 0;
-  for (int64_t d = 0; d < plan.p.D; ++d) {
-    out.tables[d] = arena.take(plan.slices, out.table_bytes);
-    out.projection[d] = arena.take(plan.slices, out.projection_bytes);
-    out.scratch[d] = arena.take(plan.slices, out.scratch_bytes);
-  }
-}
-
-LayerMemory take_layer(const Plan& plan, Arena& arena) {
-  LayerMemory out{};
-  for (int64_t d = 0; d < plan.p.D; ++d) take_states(plan, arena, 1, out.direction[d]);
-  take_loop(plan, arena, out.loop);
-  return out;
-}
-
-void take_recompute(const Plan& plan, Arena& arena, RecomputeMemory& out) {
-  if (!plan.recompute) return;
-  const int64_t N = plan.p.N, rows = plan.segment * N, Hp = round_up(plan.p.H, plan.lanes);
-  take_loop(plan, arena, out.loop);
-  for (int64_t d = 0; d < plan.p.D; ++d) {
-    out.h_of[d] = take_pointers(arena, N);
-    out.c_of[d] = plan.has_c ? take_pointers(arena, N) : nullptr;
-    out.gates[d] = take_pieces(arena, 1, rows, 4 * Hp, plan.item);
-    out.c[d] = take_pieces(arena, plan.has_c ? 1 : 0, rows, Hp, plan.item);
-    out.spare[d] = take_pieces(arena, 1, N, Hp, plan.item);
-  }
-}
-
-}  // namespace
-
-TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t LD = plan.p.L * plan.p.D, rows = plan.p.T * plan.p.N,
-                Hp = round_up(plan.p.H, plan.lanes);
-  TapeMemory out{};
-  out.gates =
-      static_cast<char*>(take_pieces(arena, plan.saves_gates() ? LD : 0, rows, 4 * Hp, plan.item));
-  out.c = static_cast<char*>(take_pieces(arena, plan.has_c ? LD : 0, plan.c_rows(), Hp, plan.item));
-  out.ys =
-      static_cast<char*>(take_pieces(arena, plan.p.L - 1, rows, plan.p.D * plan.p.H, plan.item));
-  return out;
-}
-
-LayerMemory ForwardMemory::layer(const Plan& plan, int64_t layer) const noexcept {
-  Arena arena(layers + (plan.wavefront ? layer * layer_bytes : 0));
-  return take_layer(plan, arena);
-}
-
-ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t D = plan.p.D, L = plan.p.L, rows = plan.p.T * plan.p.N,
-                Hp = round_up(plan.p.H, plan.lanes);
-  ForwardMemory out{};
-  out.zero_bytes = Hp * plan.item;
-  out.zero = arena.take(Hp, plan.item);
-  Arena one(nullptr);
-  take_layer(plan, one);
-  out.layer_bytes = one.used();
-  out.layers = static_cast<char*>(arena.take(plan.wavefront ? L : 1, out.layer_bytes));
-  if (plan.wavefront) {
-    out.wave = arena.take(L, line);
-    out.calls = static_cast<ForwardCall*>(arena.take(L, sizeof(ForwardCall)));
-  }
-  out.inner = plan.wavefront || L < 3 ? L - 1 : 2;
-  out.ys = static_cast<char*>(take_pieces(arena, out.inner, rows, D * plan.p.H, plan.item));
-  out.y_bytes = round_up(rows * D * plan.p.H * plan.item, line);
-  out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
-  return out;
-}
-
-BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t D = plan.p.D, L = plan.p.L, N = plan.p.N, rows = plan.p.T * N,
-                segment_rows = plan.segment * N, Hp = round_up(plan.p.H, plan.lanes);
-  const CellFacts& cell = facts[plan.p.cell];
-  BackwardMemory out{};
-  out.zero_bytes = Hp * plan.item;
-  out.zero = arena.take(Hp, plan.item);
-  const int64_t widest = L > 1 && plan.layer_input(1) > plan.p.I ? plan.layer_input(1) : plan.p.I;
-  const int64_t unit_panel = plan.interleaved ? plan.lanes : 4 * plan.lanes;
-  const int64_t sums =
-      round_up(plan.p.H, unit_panel) * (widest * cell.w_gates + plan.p.H * cell.u_gates + 4);
-  for (int64_t d = 0; d < D; ++d) {
-    take_states(plan, arena, plan.segments, out.direction[d]);
-    out.tables[d] = arena.take(1, row_table_bytes_aligned(segment_rows, plan.segment, true));
-    const int64_t width = plan.keeps_gates ? 4 * Hp : Hp;
-    const bool own = !plan.keeps_gates || (plan.saves_gates() && plan.p.retain != 0);
-    out.dgates[d] = take_pieces(arena, own ? 1 : 0, segment_rows, width, plan.item);
-    out.dh[d] = take_pieces(arena, 1, N, Hp, plan.item);
-    out.dc[d] = take_pieces(arena, plan.has_c ? 1 : 0, N, Hp, plan.item);
-    out.rh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, segment_rows, Hp, plan.item);
-    out.drh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, N, Hp, plan.item);
-    out.panels[d] = arena.take(sums, plan.item);
-    const bool wide = (widest > plan.p.H ? widest : plan.p.H) * plan.item > outer_whole_bytes;
-    out.copies[d] =
-        arena.take(wide ? plan.shares() : 0, round_up(outer_part_rows * outer_part_bytes, line));
-  }
-  take_recompute(plan, arena, out.again);
-  for (int64_t i = 0; i < (L > 2 ? 2 : L - 1); ++i)
-    out.dys[i] = take_pieces(arena, 1, rows, D * plan.p.H, plan.item);
-  out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
-  return out;
-}
 
 // A few for each thread, so that they can be claimed.
 int64_t Plan::shares() const noexcept { return threads == 1 ? 1 : 4 * int64_t{threads}; }
@@ -360,11 +185,8 @@ bool fits(const fastrnn_problem& p) {
 
 }  // namespace
 
-fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan,
-                         fastrnn_sizes* sizes) noexcept {
+fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan) noexcept {
   if (problem.struct_size != sizeof(fastrnn_problem)) return FASTRNN_BAD_STRUCT_SIZE;
-  if (sizes != nullptr && sizes->struct_size != sizeof(fastrnn_sizes))
-    return FASTRNN_BAD_STRUCT_SIZE;
   if (!in_range(problem)) return FASTRNN_BAD_PROBLEM;
   if (problem.activation == FASTRNN_RELU && problem.cell != FASTRNN_RNN) return FASTRNN_UNSUPPORTED;
   if (!fits(problem)) return FASTRNN_TOO_LARGE;
@@ -383,6 +205,8 @@ fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan,
   plan.item = problem.dtype == FASTRNN_F32 ? 4 : 8;
   plan.lanes = static_cast<int64_t>(table.vector_bytes) / plan.item;
   plan.gates = cell.gates;
+  plan.w_gates = cell.w_gates;
+  plan.u_gates = cell.u_gates;
   plan.columns = cell.columns;
   plan.interleaved = cell.interleaved;
   plan.has_c = cell.has_c;
@@ -390,27 +214,6 @@ fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan,
   plan.two_phase = cell.two_phase;
   choose_split(plan);
   choose_segment(plan);
-  if (sizes == nullptr) return FASTRNN_OK;
-
-  sizes->threads = static_cast<uint32_t>(plan.threads);
-  const int64_t L = problem.L, D = problem.D;
-  const auto total = [&](auto per_direction) {
-    return plan.offset(L - 1, D - 1, per_direction) + per_direction(L - 1);
-  };
-  sizes->weights = total([&](int64_t l) { return plan.weight_elements(l); });
-  sizes->packed = plan.item * total([&](int64_t l) { return plan.packed_elements(l); });
-  sizes->packed_backward = plan.item * total([&](int64_t l) {
-                             return plan.packed_backward_hh(l) + plan.packed_backward_ih(l);
-                           });
-  Arena tape(nullptr), forward(nullptr), backward(nullptr);
-  tape_memory(plan, tape);
-  forward_memory(plan, forward);
-  backward_memory(plan, backward);
-  if (tape.overflow() || forward.overflow() || backward.overflow()) return FASTRNN_TOO_LARGE;
-  sizes->tape = tape.used();
-  sizes->forward_workspace = forward.used();
-  sizes->backward_workspace = backward.used();
-  sizes->work = plan.work();
   return FASTRNN_OK;
 }
 

@@ -11,7 +11,7 @@
 #pragma once
 
 #include "fastrnn/fastrnn.h"
-#include "plan.hpp"
+#include "memory.hpp"
 
 namespace fastrnn {
 

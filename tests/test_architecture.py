@@ -80,13 +80,14 @@ PYTHON_ARROWS: dict[str, set[str]] = {
 
 # Stem of a file in csrc/ -> the stems of our own headers it may include; all may include types.
 CPP_ARROWS: dict[str, set[str]] = {
-    "api": {"fastrnn", "plan", "driver", "probe", "threads", "cpu"},
+    "api": {"fastrnn", "plan", "memory", "driver", "probe", "threads", "cpu"},
     "driver": {"fastrnn", "plan", "places", "rows", "threads", "wavefront", "forward_calls", "table"},
     "driver_backward": {"driver", "plan", "places", "rows", "threads", "segments", "table"},
-    "segments": {"fastrnn", "plan", "places", "rows", "forward_calls"},
-    "forward_calls": {"plan", "places", "rows", "threads"},
-    "places": {"fastrnn", "fpmode", "plan"},
-    "plan": {"cores", "fastrnn", "rows", "cpu", "table"},
+    "segments": {"fastrnn", "memory", "places", "rows", "forward_calls"},
+    "forward_calls": {"memory", "places", "rows", "threads"},
+    "places": {"fastrnn", "fpmode", "memory"},
+    "memory": {"plan", "rows"},
+    "plan": {"cores", "fastrnn", "cpu", "table"},
     "wavefront": {"threads"},
     "probe": {"fastrnn", "cpu", "cores", "table", "threads"},
     "rows": set(),
