@@ -27,6 +27,13 @@ if(TARGET _core AND NOT APPLE)
                    "${PROJECT_SOURCE_DIR}/cmake/check_module_symbols.cmake")
 endif()
 
+if(TARGET fastrnn_shared AND NOT APPLE)
+  add_test(NAME symbols_library
+           COMMAND "${CMAKE_COMMAND}" "-DNM=${CMAKE_NM}" "-DLIBRARY=$<TARGET_FILE:fastrnn_shared>"
+                   "-DHEADER=${PROJECT_SOURCE_DIR}/csrc/include/fastrnn/fastrnn.h" -P
+                   "${PROJECT_SOURCE_DIR}/cmake/check_library_symbols.cmake")
+endif()
+
 # The C interface, from C: the header is C99, and bad arguments get a status.
 enable_language(C)
 add_executable(test_api tests/core/test_api.c ${FASTRNN_OBJECTS})

@@ -15,6 +15,9 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#if defined(__GNUC__)
+#pragma GCC visibility push(default) /* what is declared here is all that the library shows */
+#endif
 
 #define FASTRNN_ABI_VERSION 0
 
@@ -194,6 +197,9 @@ const char* fastrnn_status_text(fastrnn_status status);
 const char* fastrnn_version(void);
 const char* fastrnn_compiler(void);
 
+#if defined(__GNUC__)
+#pragma GCC visibility pop
+#endif
 #ifdef __cplusplus
 }
 #endif
