@@ -101,13 +101,14 @@ def make(spec: Spec, option: Option, steps: int = 5, batch: int = 5, seed: int =
     def draw(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(spec.dtype)
 
-    states = (spec.num_layers * spec.directions, batch, spec.hidden_size)
-    width = spec.directions * spec.hidden_size
+    states = (spec.num_layers * spec.directions, batch, spec.output_size)
+    cells = (*states[:2], spec.hidden_size)
+    width = spec.directions * spec.output_size
     problem = Problem(spec, draw(spec.weight_count) * spec.dtype.type(0.5), draw(steps, batch, spec.input_size))
     lstm = spec.cell == "lstm"
     if option.state:
         problem.h0 = draw(*states)
-        problem.c0 = draw(*states) if lstm else None
+        problem.c0 = draw(*cells) if lstm else None
     if "lengths" in option.rows:
         problem.lengths = np.resize(LENGTHS, batch).clip(0, steps).astype(np.int64)
     if "reset" in option.rows:
@@ -120,7 +121,7 @@ def make(spec: Spec, option: Option, steps: int = 5, batch: int = 5, seed: int =
         problem.dropout = kept.astype(spec.dtype) * spec.dtype.type(2)
     problem.dy = draw(steps, batch, width) if "dy" in option.inflow else None
     problem.dhn = draw(*states) if "dhn" in option.inflow else None
-    problem.dcn = draw(*states) if lstm and "dcn" in option.inflow else None
+    problem.dcn = draw(*cells) if lstm and "dcn" in option.inflow else None
     return problem
 
 
@@ -130,20 +131,21 @@ def run(
     """Forward, and backward if asked, on one backend."""
     spec = p.spec
     steps, batch = p.x.shape[:2]
-    states = (spec.num_layers * spec.directions, batch, spec.hidden_size)
+    states = (spec.num_layers * spec.directions, batch, spec.output_size)
+    cells = (*states[:2], spec.hidden_size)
 
     def nans(*shape: int) -> np.ndarray:
         return np.full(shape, np.nan, spec.dtype)
 
     packed = backend.pack(spec, p.weights)
     buffer = backend.make_tape(packed, steps, batch, reuse, recompute) if tape else None
-    cn = nans(*states) if spec.cell == "lstm" else None
-    out = Result(nans(steps, batch, spec.directions * spec.hidden_size), nans(*states), cn)
+    cn = nans(*cells) if spec.cell == "lstm" else None
+    out = Result(nans(steps, batch, spec.directions * spec.output_size), nans(*states), cn)
     rows = (p.lengths, p.reset, p.mask, p.dropout)
     backend.forward(packed, p.x, out.y, p.h0, p.c0, out.hn, out.cn, *rows, buffer)
     if gradients:
         out.dx, out.dh0 = nans(*p.x.shape), nans(*states)
-        out.dc0 = nans(*states) if spec.cell == "lstm" else None
+        out.dc0 = nans(*cells) if spec.cell == "lstm" else None
         out.dweights = nans(spec.weight_count)
         flows = (p.dy, p.dhn, p.dcn, out.dx, out.dh0, out.dc0, out.dweights)
         backend.backward(packed, buffer, p.x, out.y, p.h0, p.c0, *flows, *rows, False, False)
@@ -156,3 +158,39 @@ def assert_same(a: Result, b: Result, **tolerance: float) -> None:
         left, right = getattr(a, name), getattr(b, name)
         if left is not None and right is not None:
             np.testing.assert_allclose(left, right, err_msg=name, **tolerance)
+
+
+def loss(backend: Any, p: Problem) -> float:
+    """<y, dy> + <hn, dhn> + <cn, dcn>: its gradients are what backward gives for dy, dhn, dcn."""
+    out = run(backend, p, False, tape=False)
+    pairs = ((out.y, p.dy), (out.hn, p.dhn), (out.cn, p.dcn))
+    return sum(float(np.sum(a * b)) for a, b in pairs if a is not None and b is not None)
+
+
+def check_gradients(backend: Any, problem: Problem, recompute: bool) -> None:
+    """Against finite differences along random directions of every tensor: a wrong entry shows in every direction."""
+    backend.force_segment(2)  # several segments, and a shorter one
+    try:
+        grads = run(backend, problem, recompute=recompute)
+    finally:
+        backend.force_segment(None)
+    assert grads.dweights is not None
+    rng = np.random.default_rng(1)
+    targets = [("x", problem.x, grads.dx)]
+    if problem.h0 is not None:
+        targets.append(("h0", problem.h0, grads.dh0))
+    if problem.c0 is not None:
+        targets.append(("c0", problem.c0, grads.dc0))
+    weight_grads = problem.spec.views(grads.dweights)
+    targets += [(name, value, weight_grads[name]) for name, value in problem.spec.views(problem.weights).items()]
+    eps = 1e-5
+    for name, value, grad in targets:
+        direction = rng.standard_normal(value.shape)
+        start = value.copy()
+        value += eps * direction
+        above = loss(backend, problem)
+        value[...] = start - eps * direction
+        below = loss(backend, problem)
+        value[...] = start
+        wanted = (above - below) / (2 * eps)
+        assert abs(np.sum(grad * direction) - wanted) <= max(1e-6 * abs(wanted), 1e-7), name

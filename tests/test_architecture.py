@@ -41,6 +41,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
         "functional",
         "_tape",
         "_validate",
+        "backends._general",
         "backends._numpy",
         "backends._stack",
     },
@@ -57,7 +58,8 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "_weights": {"_validate"},
     "_config": {"_validate", "backends"},
     "_gates": {"_validate"},
-    "_validate": set(),
+    "_validate": {"_validate_cells"},
+    "_validate_cells": set(),
     "_spec": set(),
     "torch": {"torch.modules", "torch.cache", "torch.patch", "torch.report"},
     "torch.__main__": {"torch.patch", "torch.report"},
@@ -70,11 +72,13 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "torch.cache": {"backends"},
     "torch.report": set(),
     "backends._threadpools": set(),
-    "backends": {"backends._threadpools"},  # its three modules are imported by name, when they are needed
+    "backends": {"backends._threadpools"},  # its modules are imported by name, when they are needed
     "backends._core": set(),
     "backends._numba": {"backends._numba_kernels", "backends._stack"},
     "backends._numba_kernels": set(),
     "backends._numpy": {"backends._stack"},
+    "backends._general": {"backends._activations", "backends._numpy", "backends._stack"},
+    "backends._activations": {"backends._stack"},
     "backends._stack": set(),
 }
 

@@ -74,13 +74,6 @@ def test_options_are_attributes() -> None:
     assert {"input_size", "weight_hh_l0", "forward"} <= {*dir(gru)}
 
 
-def test_projection_is_refused() -> None:
-    assert fastrnn.LSTM(3, 5, proj_size=0).proj_size == 0
-    for size in (2, True):
-        with pytest.raises(ValueError, match="proj_size"):
-            fastrnn.LSTM(3, 5, proj_size=size)
-
-
 def test_dropout_between_no_layers_warns() -> None:
     with pytest.warns(UserWarning, match="only one") as caught:
         layer = fastrnn.LSTM(I, H, dropout=0.5)

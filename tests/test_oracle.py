@@ -16,7 +16,7 @@ import pytest
 
 from fastrnn._spec import Spec
 from fastrnn.backends import _numpy
-from oracle import CELLS, OPTIONS, Option, Problem, Result, assert_same, make, run
+from oracle import CELLS, OPTIONS, Option, Problem, Result, assert_same, check_gradients, make, run
 
 try:
     from fastrnn.backends import _numba
@@ -155,43 +155,11 @@ def test_huge_inputs_saturate_without_a_warning(backend: Any, cell: str) -> None
 # --- backward, against finite differences ---------------------------------------------------------------------------
 
 
-def loss(p: Problem) -> float:
-    """<y, dy> + <hn, dhn> + <cn, dcn>: its gradients are what backward gives for dy, dhn, dcn."""
-    out = run(_numpy, p, False, tape=False)
-    pairs = ((out.y, p.dy), (out.hn, p.dhn), (out.cn, p.dcn))
-    return sum(float(np.sum(a * b)) for a, b in pairs if a is not None and b is not None)
-
-
 @pytest.mark.parametrize("save", ["all", "recompute"])
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("cell", CELLS)
 def test_gradients_are_finite_differences(cell: str, option: str, save: str) -> None:
-    """Along random directions of every tensor: a wrong entry shows in every direction."""
-    problem = make(CELLS[cell], OPTIONS[option])
-    _numpy.force_segment(2)  # several segments, and a shorter one
-    try:
-        grads = run(_numpy, problem, recompute=save == "recompute")
-    finally:
-        _numpy.force_segment(None)
-    assert grads.dweights is not None
-    rng = np.random.default_rng(1)
-    targets = [("x", problem.x, grads.dx)]
-    if problem.h0 is not None:
-        targets.append(("h0", problem.h0, grads.dh0))
-    if problem.c0 is not None:
-        targets.append(("c0", problem.c0, grads.dc0))
-    weight_grads = problem.spec.views(grads.dweights)
-    targets += [(name, value, weight_grads[name]) for name, value in problem.spec.views(problem.weights).items()]
-    eps = 1e-5
-    for name, value, grad in targets:
-        direction = rng.standard_normal(value.shape)
-        start = value.copy()
-        value += eps * direction
-        above = loss(problem)
-        value[...] = start - eps * direction
-        below = loss(problem)
-        value[...] = start
-        assert np.sum(grad * direction) == pytest.approx((above - below) / (2 * eps), rel=1e-6, abs=1e-7), name
+    check_gradients(_numpy, make(CELLS[cell], OPTIONS[option]), save == "recompute")
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -29,7 +29,9 @@ COMMON = {
     "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "proj_size": 0,
     "dtype": "float32",
 }  # fmt: skip
-DEFAULTS = {**COMMON, "nonlinearity": "tanh", "reset_after": True}
+# Those of `_own` that a file may lack, having been written before there were any.
+LATER = {"clip": None, "activations": None, "peephole": False, "input_forget": False}
+DEFAULTS = {**COMMON, **LATER, "nonlinearity": "tanh", "reset_after": True}
 
 
 class _Snapshot:
@@ -78,10 +80,11 @@ class Recurrent(Generic[S]):
     dropout: float
     bidirectional: bool
     proj_size: int
+    clip: float | None
     dtype: np.dtype[Any]
 
     _cell: ClassVar[str]
-    _own: ClassVar[tuple[str, ...]] = ()  # options that other cells do not have
+    _own: ClassVar[tuple[str, ...]] = ()  # options that not all cells have
     _batch_first: bool
     _dropout: float
     _lock: threading.Lock
@@ -113,12 +116,12 @@ class Recurrent(Generic[S]):
         given = dict(options)
         self._batch_first = _validate.flag("batch_first", given.pop("batch_first"))
         self._dropout = _validate.fraction("dropout", given.pop("dropout"))
-        _validate.no_projection(given.pop("proj_size"))
         self._spec = _validate.spec(self._cell, given)
         self._lock = threading.Lock()
         self._options = {**options, "batch_first": self._batch_first, "dropout": self._dropout}
-        self._options |= {name: getattr(self._spec, name) for name in given if name != "dtype"}
-        self._options["proj_size"], self._options["dtype"] = 0, self._spec.dtype_name
+        self._options |= {name: getattr(self._spec, name) for name in given if name not in ("dtype", "activations")}
+        self._options["dtype"] = self._spec.dtype_name
+        self._options["activations"] = self._spec.activation_options
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -130,7 +133,7 @@ class Recurrent(Generic[S]):
         return packed if packed is not None and packed.in_force() else self._pack(now)
 
     def _pack(self, now: _Snapshot) -> Packed:
-        module = backends.current()
+        module = backends.module_for(self._spec)
         key = module.NAME, backends.active_isa(module)
         with self._lock:
             packed = now.packed.get(key)
@@ -404,6 +407,7 @@ class Recurrent(Generic[S]):
     def _restore(cls: type[R], options: Mapping[str, Any], arrays: Mapping[str, Any]) -> R:
         """A layer from the contents of a file, none of which is trusted."""
         made = cls.__new__(cls)
+        options = {**options, **{name: LATER[name] for name in cls._own if name in LATER and name not in options}}
         if wrong := ({"input_size", "hidden_size", *COMMON, *cls._own} ^ options.keys()):
             message = f"the stored options lack, or have without need: {', '.join(sorted(wrong))}"
             raise ValueError(message)
@@ -414,7 +418,8 @@ class Recurrent(Generic[S]):
             raise ValueError(message) from error
         # Before anything of the stored sizes is made: one that was changed must not cost time and memory.
         spec = made._spec
-        count = spec.num_layers * spec.directions * (4 if spec.bias else 2)
+        per = (4 if spec.bias else 2) + bool(spec.proj_size) + spec.peephole
+        count = spec.num_layers * spec.directions * per
         if len(arrays) != count:
             message = f"there are {len(arrays)} stored weights; for the stored options there must be {count}"
             raise ValueError(message)

@@ -36,13 +36,15 @@ class Stream:
             raise ValueError(message)
         self._dtype = spec.dtype
         self._x_shape = (batch, spec.input_size)
-        self._y_shape = (1, batch, spec.hidden_size)
+        self._y_shape = (1, batch, spec.output_size)
         try:
             self._h: Array = np.zeros(_validate.state_shape(spec, batch), spec.dtype)
+            self._c: Array | None = None
+            if spec.cell == "lstm":
+                self._c = np.zeros(_validate.state_shape(spec, batch, cell=True), spec.dtype)
         except ValueError as error:
             message = f"batch_size is {batch}; a state of that many rows is more than this machine can address"
             raise ValueError(message) from error
-        self._c: Array | None = np.zeros_like(self._h) if spec.cell == "lstm" else None
 
     def step(self, x_t: Any, out: Array | None = None) -> Array:
         """Advance by one time step.

@@ -147,7 +147,9 @@ class Gradients:
         states = _validate.state_shape(spec, tape.batch)
         if self.dh0.shape != states:
             self.dh0 = np.empty(states, spec.dtype)
-            self.dc0 = np.empty(states, spec.dtype) if spec.cell == "lstm" else None
+            self.dc0 = None
+            if spec.cell == "lstm":
+                self.dc0 = np.empty(_validate.state_shape(spec, tape.batch, cell=True), spec.dtype)
         self.x = self.dx[:, 0] if not batched else self.dx.swapaxes(0, 1) if batch_first else self.dx
         h = self.dh0 if batched else self.dh0[:, 0]
         self.state = h if self.dc0 is None else (h, self.dc0 if batched else self.dc0[:, 0])

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from . import _validate_cells
 from ._spec import Spec
 
 Array = npt.NDArray[Any]
@@ -91,12 +92,16 @@ def dtype_name(value: object) -> str:
     raise TypeError(message)
 
 
-def no_projection(value: object) -> int:
-    """proj_size: 0, the only value there is a kernel for."""
-    if isinstance(value, bool | np.bool_) or _integer("proj_size", value) != 0:
-        message = f"proj_size is {value!r}; it must be 0: hidden states are not projected in this version"
+def projection(cell: str, value: object, hidden_size: int) -> int:
+    """proj_size: 0, or for an LSTM less than hidden_size."""
+    size = natural_int("proj_size", value)
+    if size and cell != "lstm":
+        message = f"proj_size is {size}; for {cell.upper()} it must be 0, since only an LSTM has a projection"
         raise ValueError(message)
-    return 0
+    if size >= hidden_size:
+        message = f"proj_size is {size}; it must be less than hidden_size, which is {hidden_size}"
+        raise ValueError(message)
+    return size
 
 
 def generator(value: object) -> np.random.Generator:
@@ -117,17 +122,28 @@ def generator(value: object) -> np.random.Generator:
 
 def spec(cell: str, options: dict[str, Any]) -> Spec:
     """Spec of a layer from its constructor's arguments; those of one cell only may be absent."""
+    hidden_size = positive_int("hidden_size", options["hidden_size"])
+    bidirectional = flag("bidirectional", options["bidirectional"])
+    nonlinearity = choice("nonlinearity", options.get("nonlinearity", "tanh"), ("tanh", "relu"))
+    nonlinearity, functions = _validate_cells.functions(
+        cell, nonlinearity, options.get("activations"), 1 + bidirectional
+    )
     return sizes(
         Spec(
             cell=cell,
             input_size=positive_int("input_size", options["input_size"]),
-            hidden_size=positive_int("hidden_size", options["hidden_size"]),
+            hidden_size=hidden_size,
             num_layers=positive_int("num_layers", options["num_layers"]),
             bias=flag("bias", options["bias"]),
-            bidirectional=flag("bidirectional", options["bidirectional"]),
+            bidirectional=bidirectional,
             dtype_name=dtype_name(options["dtype"]),
-            nonlinearity=choice("nonlinearity", options.get("nonlinearity", "tanh"), ("tanh", "relu")),
+            nonlinearity=nonlinearity,
             reset_after=flag("reset_after", options.get("reset_after", True)),
+            proj_size=projection(cell, options.get("proj_size", 0), hidden_size),
+            peephole=flag("peephole", options.get("peephole", False)),
+            input_forget=flag("input_forget", options.get("input_forget", False)),
+            clip=_validate_cells.clip(options.get("clip")),
+            activations=functions,
         )
     )
 
@@ -138,9 +154,10 @@ def sizes(spec: Spec) -> Spec:
         message = f"num_layers is {spec.num_layers}; it must be at most {MAX_LAYERS}"
         raise ValueError(message)
     rows = spec.gates * spec.hidden_size
-    per_row = spec.hidden_size + (2 if spec.bias else 0)
-    inputs = spec.input_size + (spec.num_layers - 1) * spec.directions * spec.hidden_size
-    count = spec.directions * rows * (inputs + spec.num_layers * per_row)
+    per_row = spec.output_size + (2 if spec.bias else 0)
+    inputs = spec.input_size + (spec.num_layers - 1) * spec.directions * spec.output_size
+    more = spec.num_layers * spec.hidden_size * (spec.proj_size + 3 * spec.peephole)
+    count = spec.directions * (rows * (inputs + spec.num_layers * per_row) + more)
     if count * 8 > sys.maxsize:  # initial weights are drawn in float64
         message = (
             f"input_size {spec.input_size}, hidden_size {spec.hidden_size} and num_layers {spec.num_layers} "
@@ -221,7 +238,7 @@ def _bad_x(spec: Spec, shape: tuple[int, ...], batch_first: bool) -> ValueError:
 
 
 def like_output(name: str, value: Any, spec: Spec, steps: int, batch: int, batched: bool, batch_first: bool) -> Array:
-    """dy, or what else is shaped like y, as (T, N, D*H) that `fits`."""
+    """dy, or what else is shaped like y, as (T, N, D*H or D*P) that `fits`."""
     array = real_array(name, value, spec.dtype)
     shape = output_shape(spec, steps, batch, batched, batch_first)
     _shaped(name, array, shape, "like y")
@@ -231,7 +248,7 @@ def like_output(name: str, value: Any, spec: Spec, steps: int, batch: int, batch
 
 def output_shape(spec: Spec, steps: int, batch: int, batched: bool, batch_first: bool) -> tuple[int, ...]:
     """Shape of y as the user sees it."""
-    width = spec.directions * spec.hidden_size
+    width = spec.directions * spec.output_size
     if not batched:
         return (steps, width)
     return (batch, steps, width) if batch_first else (steps, batch, width)
@@ -278,16 +295,16 @@ def overlap(a: Array, b: Array) -> bool:
     return np.may_share_memory(a, b) and np.may_share_memory(a, b, max_work=10_000)  # type: ignore[arg-type]
 
 
-def state_shape(spec: Spec, batch: int, batched: bool = True) -> tuple[int, ...]:
-    """Shape of h and c as the user sees them."""
-    layers = spec.num_layers * spec.directions
-    return (layers, batch, spec.hidden_size) if batched else (layers, spec.hidden_size)
+def state_shape(spec: Spec, batch: int, batched: bool = True, cell: bool = False) -> tuple[int, ...]:
+    """Shape of h, or of the cell state c, as the user sees it."""
+    layers, width = spec.num_layers * spec.directions, spec.hidden_size if cell else spec.output_size
+    return (layers, batch, width) if batched else (layers, width)
 
 
 def state(
     name: str, value: Any, spec: Spec, batch: int, batched: bool = True, own: bool = False, partial: bool = False
 ) -> tuple[Array | None, Array | None]:
-    """(h, c), each C-contiguous (L*D, N, H) or None, from a user's state.
+    """(h, c), each C-contiguous (L*D, N, H; h with a projection P) or None, from a user's state.
 
     Parameters
     ----------
@@ -300,27 +317,28 @@ def state(
     """
     if value is None:
         return None, None
+    shape, c_shape = state_shape(spec, batch, batched), state_shape(spec, batch, batched, cell=True)
     if spec.cell != "lstm":
-        return _state_array(name, value, spec, batch, batched, own), None
+        return _state_array(name, value, spec, shape, batched, own), None
     if not isinstance(value, tuple | list) or len(value) != 2:
         what = f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, tuple | list) else "")
         message = f"{name} is {what}; for an LSTM it must be a pair (h, c)"
         raise TypeError(message)
     h, c = value
-    for part, array in (("[0] (h)", h), ("[1] (c)", c)):
+    for part, array, wanted in (("[0] (h)", h, shape), ("[1] (c)", c, c_shape)):
         if array is None and not partial:
-            message = f"{name}{part} is None; it must be an array of shape {state_shape(spec, batch, batched)}"
+            message = f"{name}{part} is None; it must be an array of shape {wanted}"
             raise TypeError(message)
     return (
-        None if h is None else _state_array(f"{name}[0] (h)", h, spec, batch, batched, own),
-        None if c is None else _state_array(f"{name}[1] (c)", c, spec, batch, batched, own),
+        None if h is None else _state_array(f"{name}[0] (h)", h, spec, shape, batched, own),
+        None if c is None else _state_array(f"{name}[1] (c)", c, spec, c_shape, batched, own),
     )
 
 
-def _state_array(name: str, value: Any, spec: Spec, batch: int, batched: bool, own: bool) -> Array:
+def _state_array(name: str, value: Any, spec: Spec, shape: tuple[int, ...], batched: bool, own: bool) -> Array:
     array = real_array(name, value, spec.dtype)
-    shape = state_shape(spec, batch, batched)
-    _shaped(name, array, shape, f"(num_layers * num_directions, {'N, ' if batched else ''}hidden_size)")
+    width = "hidden_size" if shape[-1] == spec.hidden_size else "proj_size"
+    _shaped(name, array, shape, f"(num_layers * num_directions, {'N, ' if batched else ''}{width})")
     if not batched:
         array = array[:, None]
     flags = array.flags
@@ -355,7 +373,7 @@ def flags(name: str, value: Any, steps: int, batch: int, batched: bool, batch_fi
 def dropout_masks(value: Any, spec: Spec, steps: int, batch: int, batched: bool) -> Array | None:
     """Factors between layers as C-contiguous (L-1, T, N, D*H), None if there is nothing between layers."""
     array = real_array("dropout", value, spec.dtype)
-    width = spec.directions * spec.hidden_size
+    width = spec.directions * spec.output_size
     shape = (spec.num_layers - 1, steps, batch, width) if batched else (spec.num_layers - 1, steps, width)
     _shaped("dropout", array, shape, "(num_layers - 1, T, N, num_directions * hidden_size)")
     if spec.num_layers == 1:
@@ -426,11 +444,12 @@ def flat_weights(value: Any, spec: Spec) -> Array:
     return flat
 
 
-def spec_of_weights(cell: str, weights: Any, nonlinearity: str = "tanh", reset_after: bool = True) -> Spec:
-    """Sizes and options that a mapping of PyTorch-named weights implies."""
+def spec_of_weights(cell: str, weights: Any, **own: Any) -> Spec:
+    """Sizes and options that a mapping of PyTorch-named weights implies, with those that it cannot tell."""
     try:
         names = {str(name) for name in weights.keys()}  # noqa: SIM118
         first = [plain_array(name, weights[name]) for name in ("weight_ih_l0", "weight_hh_l0")]
+        projection = plain_array("weight_hr_l0", weights["weight_hr_l0"]) if "weight_hr_l0" in names else None
     except (AttributeError, KeyError) as error:
         what = f"a {type(weights).__name__} without weight_ih_l0 and weight_hh_l0"
         message = f"weights is {what}; it must be a mapping with both"
@@ -439,17 +458,21 @@ def spec_of_weights(cell: str, weights: Any, nonlinearity: str = "tanh", reset_a
     if any(len(shape) != 2 or 0 in shape for shape in shapes):
         message = f"weight_ih_l0 and weight_hh_l0 have shapes {shapes[0]} and {shapes[1]}; both must be matrices"
         raise ValueError(message)
+    if projection is not None and projection.ndim != 2:
+        message = f"weight_hr_l0 has shape {projection.shape}; it must be a matrix"
+        raise ValueError(message)
     layers = 1
     while f"weight_ih_l{layers}" in names:
         layers += 1
     options = {
         "input_size": shapes[0][1],
-        "hidden_size": shapes[1][1],
+        "hidden_size": shapes[1][1] if projection is None else projection.shape[1],
+        "proj_size": 0 if projection is None else projection.shape[0],
+        "peephole": cell == "lstm" and "weight_ph_l0" in names,
         "num_layers": layers,
         "bias": "bias_ih_l0" in names,
         "bidirectional": "weight_ih_l0_reverse" in names,
         "dtype": np.float64 if any(array.dtype.newbyteorder("=") == np.float64 for array in first) else np.float32,
-        "nonlinearity": nonlinearity,
-        "reset_after": reset_after,
+        **own,
     }
     return spec(cell, options)

@@ -28,8 +28,8 @@ from ._diagnostics_plots import plot_gradient_flow, plot_spectral_radius, plot_u
 from ._recurrent import Recurrent
 from ._spec import Spec
 from ._tape import Gradients, Tape
-from .backends import _numpy
-from .backends._stack import Saved, Schedule, TapeBuffer, Twin, schedules
+from .backends import _general, _numpy
+from .backends._stack import Packed, TapeBuffer, Twin, schedules
 
 __all__ = [
     "GradientFlow",
@@ -50,8 +50,9 @@ _LETTERS = {"lstm": "ifgo", "gru": "rzn", "rnn": "h"}  # of the blocks of U, in 
 class Unrolled(Mapping[str, Array]):
     """Every intermediate of one call by name: what `unroll` returns.
 
-    Each is (T, N, H), or (T, H) of an unbatched x; steps come first also if the layer is batch_first. Gates are 0 where
-    the cell did not run (after a row's end, or masked), states are 0 after a row's end.
+    Each is (T, N, H), or (T, H) of an unbatched x; h of a layer with a projection has P for H. Steps come first also if
+    the layer is batch_first. Gates are 0 where the cell did not run (after a row's end, or masked), states are 0 after
+    a row's end.
 
     Attributes
     ----------
@@ -121,13 +122,15 @@ def unroll(
         None if given is None else _validate.flags(name, given, steps, batch, batched, layer.batch_first, own=False)
         for name, given in (("reset", reset), ("mask", mask))
     )
-    y, tape = _forward(layer, x, h0, c0, lengths, reset, mask, None)
+    twin, packed = _twin(layer)
+    y, tape = _forward(twin, packed, x, h0, c0, lengths, reset, mask, None)
     schedule = schedules(spec, steps, lengths, reset, mask)[0]
     ran = np.ones((steps, batch), bool) if schedule.run is None else schedule.run
     arrays: dict[str, Array] = {}
     for k, suffix in enumerate(_suffixes(spec)):
         gates, cells = tape.gates[k], tape.aux[k]
-        if gates is not None:
+        if gates is not None and spec.cell != "rnn":
+            gates = twin.activated(packed, k, gates)
             gates[~ran] = 0
             for g, letter in enumerate(_LETTERS[spec.cell]):
                 arrays[f"{letter}_{suffix}"] = _block(gates, g, spec.hidden_size)
@@ -137,7 +140,7 @@ def unroll(
             arrays[f"c_{suffix}"] = cells
         last = k // spec.directions == spec.num_layers - 1
         out = y if last else tape.outputs[k // spec.directions]
-        arrays[f"h_{suffix}"] = _block(out, k % spec.directions, spec.hidden_size)
+        arrays[f"h_{suffix}"] = _block(out, k % spec.directions, spec.output_size)
     if not batched:
         return Unrolled({name: array[:, 0] for name, array in arrays.items()}, ran[:, 0])
     return Unrolled(arrays, ran)
@@ -239,18 +242,21 @@ def gradient_flow(
     # Before the backward pass, which may take the memory of x for its results and forgets what the tape holds.
     control = (tape.lengths, tape.reset, tape.mask, tape.dropout)
     x = cast(Array, tape.x)
-    y, kept = _forward(layer, x, tape.h0, tape.c0, *control)
-    recorder = _Recorder()
-    Twin("numpy", recorder).backward(
-        _numpy.pack(spec, layer.weights.flat), kept, x, y, tape.h0, tape.c0, dy, dhn, dcn, None, None, None, None,
-        *control, retain=False, accumulate=False,
+    twin, packed = _twin(layer)
+    y, kept = _forward(twin, packed, x, tape.h0, tape.c0, *control)
+    kernels = cast(_numpy.NumpyKernels, twin.kernels)
+    seen: list[tuple[Array, Array | None]] = []
+    kernels.seen = seen
+    twin.backward(
+        packed, kept, x, y, tape.h0, tape.c0, dy, dhn, dcn, None, None, None, None, *control,
+        retain=False, accumulate=False,
     )  # fmt: skip
     gradients = layer.backward(tape, given, dstate, retain=retain, out=out, accumulate=accumulate)
     states: dict[str, Array] = {}
     for k, suffix in enumerate(_suffixes(spec)):
         # The pass goes from the last layer to the first, and in each from the forward direction to the reverse one.
         layers_above = spec.num_layers - 1 - k // spec.directions
-        dh, dc = recorder.seen[layers_above * spec.directions + k % spec.directions]
+        dh, dc = seen[layers_above * spec.directions + k % spec.directions]
         if dc is not None:
             states[f"c_{suffix}"] = dc if batched else dc[:, 0]
         states[f"h_{suffix}"] = dh if batched else dh[:, 0]
@@ -308,53 +314,6 @@ def spectral_radius(layer: Recurrent[Any]) -> dict[str, float]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class _Recorder(_numpy.NumpyKernels):
-    """The NumPy backend's kernels, going back one step at a time and noting dL/dh[t] and dL/dc[t] on the way."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[Array, Array | None]] = []  # by direction in the order of the pass: each (T, N, H)
-
-    def backward_steps(
-        self, weights: Any, saved: Saved, dy: Array | None, dh: Array, dc: Array | None, schedule: Schedule
-    ) -> tuple[Array, Array | None]:
-        spec: Spec = weights.spec
-        steps = len(saved.y)
-        seen_h, seen_c = np.zeros_like(saved.y), None if dc is None else np.zeros_like(saved.y)
-        grads = np.empty((*saved.y.shape[:2], spec.gates * spec.hidden_size), saved.y.dtype)
-        extra = np.empty(saved.y.shape, saved.y.dtype) if spec.cell == "gru" and spec.reset_after else None
-        slope = _cell_slope(saved, schedule, spec.hidden_size) if dc is not None else None
-        for t in reversed(schedule.steps(steps)):
-            live = True if schedule.live is None else schedule.live[t, :, None]
-            here = dh if dy is None else dh + dy[t]
-            np.copyto(seen_h[t], here, where=live)
-            if seen_c is not None and slope is not None and dc is not None:
-                np.copyto(seen_c[t], dc + seen_h[t] * slope[t], where=live)
-            one = slice(t, t + 1)
-            now = Saved(*(None if a is None else a[one] for a in _fields(saved)))  # type: ignore[arg-type]
-            grad, new = super().backward_steps(
-                weights, now, None if dy is None else dy[one], dh, dc, schedule.part(one)
-            )
-            grads[t] = grad[0]
-            if extra is not None and new is not None:
-                extra[t] = new[0]
-        self.seen.append((seen_h, seen_c))
-        return grads, extra
-
-
-def _fields(saved: Saved) -> tuple[Array | None, ...]:
-    return saved.gates, saved.aux, saved.y, saved.h_before, saved.c_before
-
-
-def _cell_slope(saved: Saved, schedule: Schedule, size: int) -> Array:
-    """dh[t]/dc[t] (T, N, H) of an LSTM: o (1 - tanh(c)^2); 0 where the cell does not run and h is a copy."""
-    assert saved.gates is not None
-    assert saved.aux is not None
-    slope: Array = _block(saved.gates, 3, size) * (1 - np.tanh(saved.aux) ** 2)
-    if schedule.run is not None:
-        slope[~schedule.run] = 0
-    return slope
-
-
 def _spec(layer: object) -> Spec:
     if isinstance(layer, Recurrent):
         return layer._spec
@@ -373,19 +332,24 @@ def _block(array: Array, k: int, size: int) -> Array:
     return array[..., k * size : (k + 1) * size]
 
 
+def _twin(layer: Recurrent[Any]) -> tuple[Twin, Packed]:
+    """The NumPy backend, or the general path if the layer runs on it, and the layer's weights for it."""
+    twin = (_general if layer._spec.general else _numpy).twin()
+    return twin, twin.pack(layer._spec, layer.weights.flat)
+
+
 def _forward(
-    layer: Recurrent[Any], x: Array, h0: Array | None, c0: Array | None, lengths: Array | None, reset: Array | None,
-    mask: Array | None, dropout: Array | None,
+    twin: Twin, packed: Packed, x: Array, h0: Array | None, c0: Array | None, lengths: Array | None,
+    reset: Array | None, mask: Array | None, dropout: Array | None,
 ) -> tuple[Array, TapeBuffer]:  # fmt: skip
-    """y (T, N, D*H) and a tape with all gates, on the NumPy backend; arguments have been checked."""
-    spec = layer._spec
+    """y (T, N, D*H) and a tape with all gates; arguments have been checked."""
+    spec = packed.spec
     steps, batch, _ = x.shape
-    packed = _numpy.pack(spec, layer.weights.flat)
-    tape = _numpy.make_tape(packed, steps, batch)
-    y = np.empty((steps, batch, spec.directions * spec.hidden_size), spec.dtype)
+    tape = twin.make_tape(packed, steps, batch)
+    y = np.empty((steps, batch, spec.directions * spec.output_size), spec.dtype)
     hn = np.empty(_validate.state_shape(spec, batch), spec.dtype)
-    cn = np.empty_like(hn) if spec.cell == "lstm" else None
-    _numpy.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, tape)
+    cn = np.empty(_validate.state_shape(spec, batch, cell=True), spec.dtype) if spec.cell == "lstm" else None
+    twin.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, tape)
     return y, tape
 
 

@@ -4,9 +4,10 @@
 `Tape` from which `backward` makes `Gradients`. `lstm`, `gru` and `rnn` do one inference from a mapping of weights. The
 classes `fastrnn.LSTM`, `fastrnn.GRU` and `fastrnn.RNN` add names, weights and random numbers to these and nothing else.
 
-Letters: T steps, N batch, I input, H hidden, D directions, L layers. y and dy are (T, N, D*H). With `batch_first=True`
-the first two axes of x, y, dy, grads.x, reset and mask are swapped; without a batch axis x is (T, I) and N is dropped
-everywhere. Every array argument may be a list, of another real dtype, strided or read-only.
+Letters: T steps, N batch, I input, H hidden, D directions, L layers. y and dy are (T, N, D*H); of an LSTM with a
+projection y, dy and h have P values where H is written. With `batch_first=True` the first two axes of x, y, dy,
+grads.x, reset and mask are swapped; without a batch axis x is (T, I) and N is dropped everywhere. Every array argument
+may be a list, of another real dtype, strided or read-only.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ Array = npt.NDArray[Any]
 def pack(spec: Spec, weights: Array | Mapping[str, Any]) -> Packed:
     """Snapshot of the weights in the layout of the backend and instruction set in force.
 
+    For a general spec, that of the general path: `Packed.backend` says what runs.
+
     Parameters
     ----------
     spec : Spec
@@ -61,7 +64,7 @@ def pack(spec: Spec, weights: Array | Mapping[str, Any]) -> Packed:
     TypeError, ValueError
         Missing, unknown, misshapen or non-numeric weights.
     """
-    return backends.current().pack(spec, _validate.flat_weights(weights, spec))
+    return backends.module_for(spec).pack(spec, _validate.flat_weights(weights, spec))
 
 
 def infer(
@@ -267,8 +270,19 @@ def backward(
     return grads
 
 
-def lstm(x: Any, weights: Mapping[str, Any], state: Any = None, **options: Any) -> tuple[Array, tuple[Array, Array]]:
+def lstm(
+    x: Any,
+    weights: Mapping[str, Any],
+    state: Any = None,
+    *,
+    input_forget: bool = False,
+    clip: float | None = None,
+    activations: Any = None,
+    **options: Any,
+) -> tuple[Array, tuple[Array, Array]]:
     """One LSTM inference from PyTorch-named weights; sizes, layers, directions and bias follow from them.
+
+    So do a projection and peepholes, if there is a weight_hr_l0 or a weight_ph_l0.
 
     Parameters
     ----------
@@ -276,6 +290,8 @@ def lstm(x: Any, weights: Mapping[str, Any], state: Any = None, **options: Any) 
         As in `infer`.
     weights : mapping of names to arrays
         A `state_dict`. Computed in float64 if they are float64, else in float32.
+    input_forget, clip, activations
+        As for `fastrnn.LSTM`.
     **options
         lengths, reset, mask, out, batch_first as in `infer`.
 
@@ -289,11 +305,19 @@ def lstm(x: Any, weights: Mapping[str, Any], state: Any = None, **options: Any) 
     TypeError, ValueError
         Weights or arguments that do not fit.
     """
-    return infer(pack(_validate.spec_of_weights("lstm", weights), weights), x, state, **options)
+    spec = _validate.spec_of_weights("lstm", weights, input_forget=input_forget, clip=clip, activations=activations)
+    return infer(pack(spec, weights), x, state, **options)
 
 
 def gru(
-    x: Any, weights: Mapping[str, Any], state: Any = None, *, reset_after: bool = True, **options: Any
+    x: Any,
+    weights: Mapping[str, Any],
+    state: Any = None,
+    *,
+    reset_after: bool = True,
+    clip: float | None = None,
+    activations: Any = None,
+    **options: Any,
 ) -> tuple[Array, Array]:
     """One GRU inference from PyTorch-named weights: as `lstm`, with the state h.
 
@@ -301,21 +325,32 @@ def gru(
     ----------
     reset_after : bool
         Whether the reset gate applies after (True) or before (False) the recurrent product.
+    clip, activations
+        As for `fastrnn.GRU`.
     """
-    spec = _validate.spec_of_weights("gru", weights, reset_after=reset_after)
+    spec = _validate.spec_of_weights("gru", weights, reset_after=reset_after, clip=clip, activations=activations)
     return infer(pack(spec, weights), x, state, **options)
 
 
 def rnn(
-    x: Any, weights: Mapping[str, Any], state: Any = None, *, nonlinearity: str = "tanh", **options: Any
+    x: Any,
+    weights: Mapping[str, Any],
+    state: Any = None,
+    *,
+    nonlinearity: str = "tanh",
+    clip: float | None = None,
+    activations: Any = None,
+    **options: Any,
 ) -> tuple[Array, Array]:
     """One Elman RNN inference from PyTorch-named weights: as `lstm`, with the state h.
 
     Parameters
     ----------
     nonlinearity : {"tanh", "relu"}
+    clip, activations
+        As for `fastrnn.RNN`.
     """
-    spec = _validate.spec_of_weights("rnn", weights, nonlinearity=nonlinearity)
+    spec = _validate.spec_of_weights("rnn", weights, nonlinearity=nonlinearity, clip=clip, activations=activations)
     return infer(pack(spec, weights), x, state, **options)
 
 
@@ -356,7 +391,7 @@ def _optional(
 
 def _new_output(spec: Spec, steps: int, batch: int, batch_first: bool, dtype: npt.DTypeLike) -> Array:
     """y as (T, N, D*H), dense in the layout of the user."""
-    shape = (steps, batch, spec.directions * spec.hidden_size)
+    shape = (steps, batch, spec.directions * spec.output_size)
     try:
         if batch_first:
             return np.empty((batch, steps, shape[2]), dtype).transpose(1, 0, 2)
@@ -367,8 +402,8 @@ def _new_output(spec: Spec, steps: int, batch: int, batch_first: bool, dtype: np
 
 
 def _new_state(spec: Spec, batch: int, dtype: npt.DTypeLike) -> tuple[Array, Array | None]:
-    shape = (spec.num_layers * spec.directions, batch, spec.hidden_size)
-    return np.empty(shape, dtype), np.empty(shape, dtype) if spec.cell == "lstm" else None
+    hn = np.empty(_validate.state_shape(spec, batch), dtype)
+    return hn, np.empty(_validate.state_shape(spec, batch, cell=True), dtype) if spec.cell == "lstm" else None
 
 
 def _as_given(y: Array, batched: bool, batch_first: bool) -> Array:

@@ -7,6 +7,7 @@ Names, arguments, shapes, gate order and layout of the weights are PyTorch's, so
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ __all__ = ["GRU", "LSTM", "RNN", "Stream", "load"]
 
 Array = npt.NDArray[Any]
 Rng = int | np.random.Generator | None
+# For each function a name, or a name with alpha and beta.
+Activations = str | Sequence[str | Sequence[Any]] | None
 
 
 class LSTM(Recurrent[tuple[Array, Array]]):
@@ -43,17 +46,31 @@ class LSTM(Recurrent[tuple[Array, Array]]):
     bidirectional : bool
         Adds a direction that runs from each row's last step to its first.
     proj_size : int
-        0.
+        P, less than H. If it is not 0, h[t] is `weight_hr` times the above, and h and y have P values where they had H.
     dtype : float32 or float64
         Of weights, states, outputs and gradients.
     rng : None, int or numpy.random.Generator
         For the weights, uniform in -1/sqrt(H) to 1/sqrt(H) and drawn in `state_dict` order, then for dropout.
+    peephole : bool
+        Gates see the cell state: before their activation `weight_ph` adds p_i * c[t-1] to i, p_f * c[t-1] to f and
+        p_o * c[t] to o.
+    input_forget : bool
+        Input and forget gate are coupled: f is 1 - i, and the forget gate's own weights have no effect.
+    clip : float, optional
+        What enters the activations of i, f, g and o is clipped to [-clip, clip]; the gradient is 0 beyond.
+    activations : sequence of 3 or, for each direction its own, 6 functions, optional
+        In the places of sigmoid for i, f and o, tanh for g and tanh for c. A function is one of ONNX's names (Relu,
+        Tanh, Sigmoid, Affine, LeakyRelu, ThresholdedRelu, ScaledTanh, HardSigmoid, Elu, Softsign, Softplus), or a tuple
+        of a name, alpha and beta.
 
     Attributes
     ----------
     weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k} : ndarray, read-only
         Shapes (4*H, I or D*H), (4*H, H), (4*H,), (4*H,); with the suffix `_reverse` for the reverse direction.
         Can be assigned.
+    weight_hr_l{k}, weight_ph_l{k} : ndarray, read-only
+        Shapes (P, H), with a projection (weight_hh is (4*H, P) then, and weight_ih of later layers (4*H, D*P)), and
+        (3*H,), peepholes in the order i f o.
 
     Raises
     ------
@@ -63,7 +80,12 @@ class LSTM(Recurrent[tuple[Array, Array]]):
     Notes
     -----
     Hochreiter and Schmidhuber, "Long short-term memory", Neural Computation 9 (1997), with the forget gate of Gers,
-    Schmidhuber and Cummins, "Learning to forget", Neural Computation 12 (2000).
+    Schmidhuber and Cummins, "Learning to forget", Neural Computation 12 (2000). Projection: Sak, Senior and Beaufays,
+    "Long short-term memory recurrent neural network architectures for large scale acoustic modeling", Interspeech 2014.
+    Peepholes: Gers and Schmidhuber, "Recurrent nets that time and count", IJCNN 2000.
+
+    With proj_size, peephole, input_forget, clip or other activations a layer runs on the general path: NumPy, whatever
+    the backend, correct and slower. It is there for models that were made so.
 
     Examples
     --------
@@ -76,6 +98,7 @@ class LSTM(Recurrent[tuple[Array, Array]]):
 
     __slots__ = ()
     _cell = "lstm"
+    _own = ("peephole", "input_forget", "clip", "activations")
 
     def __init__(
         self,
@@ -90,10 +113,15 @@ class LSTM(Recurrent[tuple[Array, Array]]):
         proj_size: int = 0,
         dtype: npt.DTypeLike = np.float32,
         rng: Rng = None,
+        peephole: bool = False,
+        input_forget: bool = False,
+        clip: float | None = None,
+        activations: Activations = None,
     ) -> None:
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
+            peephole=peephole, input_forget=input_forget, clip=clip, activations=activations,
+        )  # fmt: skip
 
 
 class GRU(Recurrent[Array]):
@@ -109,10 +137,12 @@ class GRU(Recurrent[Array]):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng
-        As for `LSTM`; weights have 3*H rows.
+        As for `LSTM`; weights have 3*H rows, and proj_size must be 0.
     reset_after : bool
         Whether the reset gate applies after the recurrent product (PyTorch, cuDNN, the default of Keras) or before it
         (the paper, the default of ONNX).
+    clip, activations
+        As for `LSTM`, with 2 functions, f of r and z and g of n, or for each direction its own 4.
 
     Raises
     ------
@@ -127,7 +157,7 @@ class GRU(Recurrent[Array]):
 
     __slots__ = ()
     _cell = "gru"
-    _own = ("reset_after",)
+    _own = ("reset_after", "clip", "activations")
 
     def __init__(
         self,
@@ -143,10 +173,12 @@ class GRU(Recurrent[Array]):
         dtype: npt.DTypeLike = np.float32,
         rng: Rng = None,
         reset_after: bool = True,
+        clip: float | None = None,
+        activations: Activations = None,
     ) -> None:
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
-            reset_after=reset_after,
+            reset_after=reset_after, clip=clip, activations=activations,
         )  # fmt: skip
 
 
@@ -156,9 +188,11 @@ class RNN(Recurrent[Array]):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng
-        As for `LSTM`; weights have H rows.
+        As for `LSTM`; weights have H rows, and proj_size must be 0.
     nonlinearity : {"tanh", "relu"}
         act.
+    clip, activations
+        As for `LSTM`, with 1 function in the place of `nonlinearity`, or for each direction its own.
 
     Raises
     ------
@@ -172,7 +206,7 @@ class RNN(Recurrent[Array]):
 
     __slots__ = ()
     _cell = "rnn"
-    _own = ("nonlinearity",)
+    _own = ("nonlinearity", "clip", "activations")
 
     def __init__(
         self,
@@ -188,10 +222,12 @@ class RNN(Recurrent[Array]):
         dtype: npt.DTypeLike = np.float32,
         rng: Rng = None,
         nonlinearity: str = "tanh",
+        clip: float | None = None,
+        activations: Activations = None,
     ) -> None:
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
-            nonlinearity=nonlinearity,
+            nonlinearity=nonlinearity, clip=clip, activations=activations,
         )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Which module does the arithmetic: compiled kernels ("cpp"), Numba ("numba") or NumPy ("numpy").
 
-The three modules have the same functions with the same arguments, written down in `Backend`.
+The three modules have the same functions with the same arguments, written down in `Backend`. Stacks with options that
+none of them has (`Spec.general`) run on a fourth, the general path in NumPy, whichever is chosen: see `module_for`.
 Nothing is imported before it is needed: `import fastrnn` costs no more than NumPy.
 """
 
@@ -21,6 +22,7 @@ from .._spec import Spec
 
 Array = npt.NDArray[Any]
 
+GENERAL = "general"
 MODULES = {"cpp": "_core", "numba": "_numba", "numpy": "_numpy"}  # in the order of the automatic choice
 VARIABLE = "FASTRNN_BACKEND"
 THREADS = "FASTRNN_NUM_THREADS"
@@ -101,7 +103,8 @@ def load(name: str) -> Backend:
     module = _loaded.get(name)
     if module is not None:
         return module
-    if name not in MODULES:
+    path = f"_{GENERAL}" if name == GENERAL else MODULES.get(name)
+    if path is None:
         message = f"unknown backend {name!r}; it must be one of {', '.join(map(repr, MODULES))}"
         raise ValueError(message)
     with _lock:
@@ -111,7 +114,7 @@ def load(name: str) -> Backend:
             try:
                 if name == "cpp":
                     _check_threads(os.environ.get(THREADS))
-                _loaded[name] = cast(Backend, importlib.import_module(f".{MODULES[name]}", __name__))
+                _loaded[name] = cast(Backend, importlib.import_module(f".{path}", __name__))
                 if name == "cpp":
                     importlib.import_module("._threadpools", __name__).register(_loaded[name])
                 return _loaded[name]
@@ -144,6 +147,11 @@ def current() -> Backend:
     if module is not None:
         return module
     return _automatic if _automatic is not None else _choose()
+
+
+def module_for(spec: Spec) -> Backend:
+    """The module that packs and runs a stack: the backend in force, or for a general one the general path."""
+    return load(GENERAL) if spec.general else current()
 
 
 def _choose() -> Backend:
@@ -237,7 +245,7 @@ class backend:
     """
 
     def __init__(self, name: str) -> None:
-        self._module = load(name)
+        self._module = load("" if name == GENERAL else name)  # which is no choice: it comes by itself
         self._tokens: list[Token[Backend | None]] = []
 
     def __enter__(self) -> backend:

@@ -50,7 +50,8 @@ class _Weights:
 class _NumbaKernels:
     """See `_stack.Kernels`."""
 
-    def prepare(self, spec: Spec, w: Array, u: Array, b: Array | None, c: Array | None) -> _Weights:
+    def prepare(self, spec: Spec, k: int, tensors: dict[str, Array]) -> _Weights:
+        w, u, b, c = tensors["weight_ih"], tensors["weight_hh"], tensors.get("bias_ih"), tensors.get("bias_hh")
         size, rows = spec.hidden_size, spec.gates * spec.hidden_size
         bias: Array = np.zeros(rows, spec.dtype)
         bias_n: Array = np.zeros(size, spec.dtype)

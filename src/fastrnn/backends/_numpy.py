@@ -25,13 +25,14 @@ step t from outside and dG[t] that of the pre-activations, for t = T-1 .. 0
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .._spec import Spec
 from ._stack import Array, Flags, Packed, Saved, Schedule, Twin, force_segment
 
-__all__ = ["NAME", "Packed", "backward", "config", "force_segment", "forward", "make_tape", "pack"]
+__all__ = ["NAME", "Packed", "backward", "config", "force_segment", "forward", "make_tape", "pack", "twin"]
 
 NAME = "numpy"
 
@@ -80,7 +81,7 @@ def _clamp_slope(a: Array) -> Array:
 
 
 @dataclass(frozen=True, eq=False)
-class _Weights:
+class Weights:
     """One direction: what the products need, transposed once so that no step has to."""
 
     spec: Spec
@@ -92,10 +93,12 @@ class _Weights:
     bias_n: Array | None  # (H,): c of the candidate of GRU with reset_after, which the reset gate multiplies
 
 
-class _Cell:
+class Cell:
     """Elman's network: h[t] = act(W x[t] + U h[t-1] + b + c) (Elman 1990, "Finding structure in time")."""
 
-    def __init__(self, weights: _Weights) -> None:
+    noted: Array | None = None  # (T, N, H), if dL/dc[t] of each step is wanted
+
+    def __init__(self, weights: Weights) -> None:
         self.weights = weights
         self.size = weights.spec.hidden_size
         self.exact = weights.spec.exact
@@ -113,7 +116,7 @@ class _Cell:
         np.add(z, pre, out=y)
         self.act(y, self.exact)
 
-    def slopes(self, saved: Saved, grads: Array) -> Array | None:
+    def slopes(self, saved: Saved, grads: Array) -> Any:
         """Fill grads (T, N, G*H) with everything of dG that does not depend on dh; give what else `step_back` reads.
 
         dG[t] = dh[t] * act'(.)
@@ -121,7 +124,7 @@ class _Cell:
         grads[...] = self.slope(saved.y, self.exact)
         return None
 
-    def step_back(self, t: int, saved: Saved, grads: Array, extra: Array | None, dh: Array, dc: Array | None) -> Array:
+    def step_back(self, t: int, saved: Saved, grads: Array, extra: Any, dh: Array, dc: Array | None) -> Array:
         """Make grads[t] dG[t]; replace dc by that of the step before; give dh of the step before.
 
         dh[t-1] = dG[t] U
@@ -131,7 +134,7 @@ class _Cell:
         return before
 
 
-class _Lstm(_Cell):
+class _Lstm(Cell):
     """Long short-term memory (Hochreiter and Schmidhuber 1997), with the forget gate of Gers et al. 2000.
 
     i = s(W_i x[t] + U_i h[t-1] + b_i + c_i)        input gate
@@ -191,6 +194,8 @@ class _Lstm(_Cell):
         size = self.size
         grad = grads[t]
         dc += dh * extra[t]
+        if self.noted is not None:
+            self.noted[t] = dc
         through_c = grad.reshape(-1, 4, size)[:, :3]
         through_c *= dc[:, None]
         grad[:, 3 * size :] *= dh
@@ -199,7 +204,7 @@ class _Lstm(_Cell):
         return before
 
 
-class _Gru(_Cell):
+class _Gru(Cell):
     """Gated recurrent unit (Cho et al. 2014), with the reset gate after the product, as cuDNN and PyTorch have it.
 
     r = s(W_r x[t] + U_r h[t-1] + b_r + c_r)                reset gate
@@ -310,13 +315,6 @@ class _GruBefore(_Gru):
         return before
 
 
-def _cell(weights: _Weights) -> _Cell:
-    spec = weights.spec
-    if spec.cell == "gru":
-        return _Gru(weights) if spec.reset_after else _GruBefore(weights)
-    return _Lstm(weights) if spec.cell == "lstm" else _Cell(weights)
-
-
 def _hold(run: Flags, new: Array, old: Array) -> None:
     """new (N, H) = old in the rows that do not run (N,); NaN and Inf in what is dropped leave no trace."""
     np.copyto(new, old, where=~run[:, None])
@@ -325,7 +323,11 @@ def _hold(run: Flags, new: Array, old: Array) -> None:
 class NumpyKernels:
     """See `_stack.Kernels`."""
 
-    def prepare(self, spec: Spec, w: Array, u: Array, b: Array | None, c: Array | None) -> _Weights:
+    # A list: every backward pass of a direction adds dL/dh[t] and, of an LSTM, dL/dc[t] (T, N, H) of its steps to it.
+    seen: list[tuple[Array, Array | None]] | None = None
+
+    def prepare(self, spec: Spec, k: int, tensors: dict[str, Array]) -> Weights:
+        w, u, b, c = tensors["weight_ih"], tensors["weight_hh"], tensors.get("bias_ih"), tensors.get("bias_hh")
         bias = bias_n = None
         if b is not None and c is not None:
             bias = b + c
@@ -334,16 +336,23 @@ class NumpyKernels:
                 bias[2 * size :] = b[2 * size :]
                 bias_n = c[2 * size :].copy()
         w, u = w.copy(), u.copy()
-        return _Weights(spec, w, np.ascontiguousarray(w.T), u, np.ascontiguousarray(u.T), bias, bias_n)
+        return Weights(spec, w, np.ascontiguousarray(w.T), u, np.ascontiguousarray(u.T), bias, bias_n)
 
-    def project(self, weights: _Weights, x: Array, gates: Array) -> None:
+    def cell(self, weights: Weights) -> Cell:
+        """The equations of one direction."""
+        spec = weights.spec
+        if spec.cell == "gru":
+            return _Gru(weights) if spec.reset_after else _GruBefore(weights)
+        return _Lstm(weights) if spec.cell == "lstm" else Cell(weights)
+
+    def project(self, weights: Weights, x: Array, gates: Array) -> None:
         np.matmul(x.reshape(-1, x.shape[2]), weights.w_t, out=gates.reshape(-1, gates.shape[2]))
         if weights.bias is not None:
             gates += weights.bias
 
     def forward_steps(
         self,
-        weights: _Weights,
+        weights: Weights,
         gates: Array,
         aux: Array | None,
         y: Array,
@@ -351,7 +360,7 @@ class NumpyKernels:
         c: Array | None,
         schedule: Schedule,
     ) -> tuple[Array, Array | None]:
-        cell = _cell(weights)
+        cell = self.cell(weights)
         keep = aux is not None or weights.spec.cell == "gru"
         z = np.empty(gates.shape[1:], gates.dtype)
         zero, run = schedule.zero, schedule.run
@@ -372,29 +381,40 @@ class NumpyKernels:
         return h, c
 
     def backward_steps(
-        self, weights: _Weights, saved: Saved, dy: Array | None, dh: Array, dc: Array | None, schedule: Schedule
-    ) -> tuple[Array, Array | None]:
+        self, weights: Weights, saved: Saved, dy: Array | None, dh: Array, dc: Array | None, schedule: Schedule
+    ) -> tuple[Array, Any]:
         spec = weights.spec
-        steps, batch, size = saved.y.shape
-        grads = np.empty((steps, batch, spec.gates * size), saved.y.dtype)
-        cell = _cell(weights)
+        steps, batch = saved.y.shape[:2]
+        grads = np.empty((steps, batch, spec.gates * spec.hidden_size), saved.y.dtype)
+        cell = self.cell(weights)
         extra = cell.slopes(saved, grads)
         zero, run, live = schedule.zero, schedule.run, schedule.live
+        seen_h = seen_c = None
+        if self.seen is not None:
+            seen_h = np.zeros_like(saved.y)
+            seen_c = cell.noted = None if dc is None else np.zeros((steps, batch, spec.hidden_size), dc.dtype)
+            self.seen.append((seen_h, seen_c))
         for t in reversed(schedule.steps(steps)):
             if dy is not None:
                 np.add(dh, dy[t], out=dh, where=True if live is None else live[t, :, None])
+            if seen_h is not None:
+                np.copyto(seen_h[t], dh, where=True if live is None else live[t, :, None])
             held = None if dc is None or run is None else dc.copy()
             before = cell.step_back(t, saved, grads, extra, dh, dc)
             np.copyto(dh, before, where=True if run is None else run[t, :, None])
             if held is not None and dc is not None and run is not None:
                 _hold(run[t], dc, held)
+                if seen_c is not None:
+                    _hold(run[t], seen_c[t], held)
             if zero is not None:
                 dh[zero[t]] = 0
                 if dc is not None:
                     dc[zero[t]] = 0
-        return grads, extra if spec.cell == "gru" else None
+        if seen_c is not None and live is not None:
+            seen_c[~live] = 0
+        return grads, extra
 
-    def input_gradient(self, weights: _Weights, dgates: Array) -> Array:
+    def input_gradient(self, weights: Weights, dgates: Array) -> Array:
         gradient: Array = dgates @ weights.w
         return gradient
 
@@ -402,7 +422,12 @@ class NumpyKernels:
         out += left.T @ right
 
 
-_twin = Twin(NAME, NumpyKernels())
+def twin() -> Twin:
+    """The functions below as one object with kernels of its own."""
+    return Twin(NAME, NumpyKernels())
+
+
+_twin = twin()
 pack = _twin.pack
 make_tape = _twin.make_tape
 forward = _twin.forward

@@ -135,8 +135,8 @@ def segment_steps(spec: Spec, steps: int, batch: int) -> int:
 class Kernels(Protocol):
     """Products and time loops of one backend, for one direction. `weights` is what `prepare` made."""
 
-    def prepare(self, spec: Spec, w: Array, u: Array, b: Array | None, c: Array | None) -> Any:
-        """Snapshot of weight_ih (G*H, I), weight_hh (G*H, H), bias_ih and bias_hh (G*H,) in this backend's layout."""
+    def prepare(self, spec: Spec, k: int, tensors: dict[str, Array]) -> Any:
+        """Snapshot of direction k's tensors, named and shaped as in `Spec.by_direction`, in this backend's layout."""
 
     def project(self, weights: Any, x: Array, gates: Array) -> None:
         """gates (T, N, G*H) = x (T, N, I) W' + biases, all steps at once."""
@@ -147,13 +147,14 @@ class Kernels(Protocol):
         """Run the time loop from h, c (N, H), which may be overwritten; give the final state.
 
         gates enters as the projection and leaves, if aux is kept or the cell needs none, as the activated gates.
-        y (T, N, H): output, where the cell does not run the kept state.
+        y (T, N, H): output, where the cell does not run the kept state. With a projection h and y have the width P.
         aux (T, N, H), only with a tape: LSTM the cell state, GRU with reset_after U_n h + c_n.
+        On the general path gates leaves as what entered the activations.
         """
 
     def backward_steps(
         self, weights: Any, saved: Saved, dy: Array | None, dh: Array, dc: Array | None, schedule: Schedule
-    ) -> tuple[Array, Array | None]:
+    ) -> tuple[Array, Any]:
         """Run the time loop backwards, dh and dc (N, H) from final to initial state, in place.
 
         Gives the gradients of the recurrent product U h + c (T, N, G*H) and, where it differs (GRU with reset_after),
@@ -215,7 +216,7 @@ class TapeBuffer:
         shapes = [(steps, batch, spec.gates * hidden * (saves_gates(spec) and not recompute))] * count
         shapes += [(steps, batch, hidden * (saves_aux(spec) and not recompute))] * count
         shapes += [(ends, batch, hidden * (spec.cell == "lstm" and recompute))] * count
-        shapes += [(steps, batch, directions * hidden)] * (spec.num_layers - 1)
+        shapes += [(steps, batch, directions * spec.output_size)] * (spec.num_layers - 1)
         size = sum(math.prod(shape) for shape in shapes)
         memory = reuse.memory if isinstance(reuse, TapeBuffer) else None
         if memory is None or memory.dtype != spec.dtype or memory.size < size:
@@ -230,7 +231,7 @@ class TapeBuffer:
 
 def saves_gates(spec: Spec) -> bool:
     """Not the RNN: the slope of tanh and relu is known from the output."""
-    return spec.cell != "rnn"
+    return spec.cell != "rnn" or spec.general
 
 
 def saves_aux(spec: Spec) -> bool:
@@ -256,12 +257,12 @@ class Twin:
 
     def pack(self, spec: Spec, weights: Array) -> Packed:
         """Copy flat weights (spec.weight_count,) in state_dict order into this backend's layout."""
-        tensors = list(spec.views(weights).values())
-        per = 4 if spec.bias else 2
-        groups = [tensors[start : start + per] for start in range(0, len(tensors), per)]
-        none = [] if spec.bias else [None, None]
-        prepared = tuple(self.kernels.prepare(spec, *group, *none) for group in groups)
-        return Packed(spec, self.name, "", prepared)
+        prepared = (self.kernels.prepare(spec, k, tensors) for k, tensors in enumerate(spec.by_direction(weights)))
+        return Packed(spec, self.name, "", tuple(prepared))
+
+    def activated(self, packed: Packed, k: int, gates: Array) -> Array:
+        """Gates (T, N, G*H) of direction k as they are applied, from what a tape keeps."""
+        return gates
 
     def make_tape(
         self, packed: Packed, steps: int, batch: int, reuse: object | None = None, recompute: bool = False
@@ -305,8 +306,10 @@ class Twin:
         aux = None if tape is None else tape.aux[k]
         ends = None if tape is None else tape.checkpoints[k]
         half = _half(spec, y, k)
-        h = _state(spec, x.shape[1], None if h0 is None else h0[k])
-        c = _state(spec, x.shape[1], None if c0 is None else c0[k]) if spec.cell == "lstm" else None
+        h = _state(spec, spec.output_size, x.shape[1], None if h0 is None else h0[k])
+        c = None
+        if spec.cell == "lstm":
+            c = _state(spec, spec.hidden_size, x.shape[1], None if c0 is None else c0[k])
         for i, part in enumerate(schedule.segments(len(x), len(x) or 1 if tape is None else tape.segment)):
             part_gates = gates[: part.stop - part.start]
             self.kernels.project(weights, x[part], part_gates)
@@ -333,8 +336,7 @@ class Twin:
         plan = schedules(spec, x.shape[0], lengths, reset, mask)
         if dweights is not None and not accumulate:
             dweights[...] = 0
-        weight_views = None if dweights is None else list(spec.views(dweights).values())
-        per = 4 if spec.bias else 2
+        by_direction = None if dweights is None else spec.by_direction(dweights)
         with np.errstate(all="ignore"):
             for layer in reversed(range(spec.num_layers)):
                 out = y if layer == spec.num_layers - 1 else tape.outputs[layer]
@@ -347,20 +349,22 @@ class Twin:
                 for direction, schedule in enumerate(plan):
                     k = layer * spec.directions + direction
                     half = _half(spec, out, k)
-                    dh = _state(spec, x.shape[1], None if dhn is None else dhn[k])
-                    dc = _state(spec, x.shape[1], None if dcn is None else dcn[k]) if spec.cell == "lstm" else None
+                    dh = _state(spec, spec.output_size, x.shape[1], None if dhn is None else dhn[k])
+                    dc = None
+                    if spec.cell == "lstm":
+                        dc = _state(spec, spec.hidden_size, x.shape[1], None if dcn is None else dcn[k])
                     dhalf = None if dy is None else _half(spec, dy, k)
-                    wanted = None if weight_views is None else weight_views[k * per : (k + 1) * per]
+                    wanted = None if by_direction is None else by_direction[k]
                     first = None if h0 is None else h0[k], None if c0 is None else c0[k]
                     pieces = schedule.segments(len(x), tape.segment)
                     for i in reversed(range(len(pieces))):
                         part, run = pieces[i], schedule.part(pieces[i])
                         saved = self._saved(packed, tape, k, i, part, source, half, *first, schedule)
-                        dgates, dnew = self.kernels.backward_steps(
+                        dgates, extra = self.kernels.backward_steps(
                             packed.weights[k], saved, None if dhalf is None else dhalf[part], dh, dc, run
                         )
                         below = None if dsource is None else dsource[part]
-                        self._products(packed, k, source[part], saved, dgates, dnew, run.run, below, wanted)
+                        self._products(packed, k, source[part], saved, dgates, extra, run.run, below, wanted)
                     if dh0 is not None:
                         dh0[k] = dh
                     if dc0 is not None and dc is not None:
@@ -383,33 +387,34 @@ class Twin:
             gates = np.empty((steps, batch, spec.gates * spec.hidden_size), spec.dtype)
             aux = np.empty((steps, batch, spec.hidden_size), spec.dtype) if saves_aux(spec) else None
             self.kernels.project(weights, x[part], gates)
-            again = np.empty((steps, batch, spec.hidden_size), spec.dtype)  # y is there already
-            start = _state(spec, batch, h), _state(spec, batch, c) if spec.cell == "lstm" else None
-            self.kernels.forward_steps(weights, gates, aux, again, *start, now)
+            again = np.empty((steps, batch, spec.output_size), spec.dtype)  # y is there already
+            c_first = _state(spec, spec.hidden_size, batch, c) if spec.cell == "lstm" else None
+            h_first = _state(spec, spec.output_size, batch, h)
+            self.kernels.forward_steps(weights, gates, aux, again, h_first, c_first, now)
         # unlike y, the cell states are kept through padding: no look at `live` is needed, nor harmful
         c_before = states_before(aux, c, now) if spec.cell == "lstm" and aux is not None else None
         return Saved(gates, aux, y[part], states_before(y[part], h, now), c_before)
 
     def _products(
-        self, packed: Packed, k: int, x: Array, saved: Saved, dgates: Array, dnew: Array | None, run: Flags | None,
-        dx: Array | None, dweights: list[Array] | None,
+        self, packed: Packed, k: int, x: Array, saved: Saved, dgates: Array, extra: Any, run: Flags | None,
+        dx: Array | None, dweights: dict[str, Array] | None,
     ) -> None:  # fmt: skip
         """Products over all rows at once: dU += dG' h, dW += dG' x, both biases += sum of dG, dx += dG W.
 
         Only rows whose cell ran take part, so that what stands in padding, NaN included, cannot reach a sum.
         """
         spec, size = packed.spec, packed.spec.hidden_size
-        grads = _rows(dgates, run)
+        grads = rows_that_ran(dgates, run)
         if dweights is not None:
-            self._recurrent_gradient(spec, dweights[1], grads, saved, run)
+            self._recurrent_gradient(spec, dweights["weight_hh"], grads, saved, run)
             if spec.bias:
-                dweights[3] += grads.sum(axis=0)
-        if dnew is not None:
-            grads[:, 2 * size :] = _rows(dnew, run)
+                dweights["bias_hh"] += grads.sum(axis=0)
+        if spec.cell == "gru" and extra is not None:
+            grads[:, 2 * size :] = rows_that_ran(extra, run)
         if dweights is not None:
-            self.kernels.add_product(dweights[0], grads, _rows(x, run))
+            self.kernels.add_product(dweights["weight_ih"], grads, rows_that_ran(x, run))
             if spec.bias:
-                dweights[2] += grads.sum(axis=0)
+                dweights["bias_ih"] += grads.sum(axis=0)
         if dx is not None:
             gradient = self.kernels.input_gradient(packed.weights[k], grads)
             if run is None:
@@ -419,28 +424,28 @@ class Twin:
 
     def _recurrent_gradient(self, spec: Spec, du: Array, grads: Array, saved: Saved, run: Flags | None) -> None:
         """dU (G*H, H) += dG' times what U multiplied: h before the step; for the older GRU's candidate r * h."""
-        before = _rows(saved.h_before, run)
+        before = rows_that_ran(saved.h_before, run)
         if spec.cell != "gru" or spec.reset_after:
             self.kernels.add_product(du, grads, before)
             return
         size = spec.hidden_size
         assert saved.gates is not None
-        reset = _rows(saved.gates[:, :, :size], run)
+        reset = rows_that_ran(saved.gates[:, :, :size], run)
         self.kernels.add_product(du[: 2 * size], grads[:, : 2 * size], before)
         self.kernels.add_product(du[2 * size :], grads[:, 2 * size :], reset * before)
 
 
 def _half(spec: Spec, y: Array, k: int) -> Array:
-    """The columns of y (T, N, D*H) that belong to direction k."""
-    start = (k % spec.directions) * spec.hidden_size
-    return y[:, :, start : start + spec.hidden_size]
+    """The columns of y (T, N, D*H or D*P) that belong to direction k."""
+    start = (k % spec.directions) * spec.output_size
+    return y[:, :, start : start + spec.output_size]
 
 
-def _state(spec: Spec, batch: int, state: Array | None) -> Array:
-    """Working copy (N, H) of a state; zeros if there is none."""
-    return np.zeros((batch, spec.hidden_size), spec.dtype) if state is None else state.copy()
+def _state(spec: Spec, width: int, batch: int, state: Array | None) -> Array:
+    """Working copy (N, width) of a state; zeros if there is none."""
+    return np.zeros((batch, width), spec.dtype) if state is None else state.copy()
 
 
-def _rows(values: Array, run: Flags | None) -> Array:
+def rows_that_ran(values: Array, run: Flags | None) -> Array:
     """(T, N, K) as the (M, K) of its rows that ran."""
     return values.reshape(-1, values.shape[2]) if run is None else values[run]
