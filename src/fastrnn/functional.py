@@ -8,8 +8,8 @@ Letters: T steps, N batch, I input, H hidden, D directions, L layers. y and dy a
 the first two axes of x, y, dy, grads.x, reset and mask are swapped; without a batch axis x is (T, I) and N is dropped
 everywhere. Every array argument may be a list, of another real dtype, strided or read-only.
 
-x may also be packed, a `sequences.Ragged` or a PackedSequence, ours or PyTorch's, with M rows of data in all. It is then
-never padded: y and grads.x come in the layout of x; dy, reset, mask and dropout have (M, ...) for (T, N, ...), in the
+x may also be packed, a `sequences.Ragged` or a PackedSequence, ours or PyTorch's, with M rows of data in all. Then it
+is never padded: y and grads.x come in the layout of x; dy, reset, mask and dropout have (M, ...) for (T, N, ...), in the
 order of x, and all but dropout may come in its layout. States have the N rows in their order before sorting.
 """
 
