@@ -13,14 +13,6 @@ using fastrnn::Plan;
 
 bool aligned(const void* p) { return (reinterpret_cast<uintptr_t>(p) & 63) == 0; }
 
-fastrnn_status check_lengths(const fastrnn_problem& p, const int64_t* lengths) {
-  if (lengths == nullptr) return FASTRNN_OK;
-  for (int64_t n = 0; n < p.N; ++n) {
-    if (lengths[n] < 0 || lengths[n] > p.T) return FASTRNN_BAD_LENGTHS;
-  }
-  return FASTRNN_OK;
-}
-
 }  // namespace
 
 extern "C" {
@@ -53,9 +45,7 @@ fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_for
   if (!empty && (args->x == nullptr || args->y == nullptr)) return FASTRNN_NULL_POINTER;
   if (!aligned(args->packed) || !aligned(args->workspace) || !aligned(args->tape))
     return FASTRNN_MISALIGNED;
-  status = check_lengths(*problem, args->lengths);
-  if (status == FASTRNN_OK) fastrnn::run_forward(plan, *args);
-  return status;
+  return fastrnn::run_forward(plan, *args);
 }
 
 fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_backward_args* args) {
@@ -72,9 +62,7 @@ fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_ba
   if (!aligned(args->packed_backward) || !aligned(args->packed) || !aligned(args->workspace) ||
       !aligned(args->tape))
     return FASTRNN_MISALIGNED;
-  status = check_lengths(*problem, args->lengths);
-  if (status == FASTRNN_OK) fastrnn::run_backward(plan, *args);
-  return status;
+  return fastrnn::run_backward(plan, *args);
 }
 
 int32_t fastrnn_isa_count(void) { return fastrnn::isa_count(); }
@@ -119,6 +107,8 @@ const char* fastrnn_status_text(fastrnn_status status) {
       return "packed weights, tape and workspace must lie on 64-byte boundaries";
     case FASTRNN_BAD_LENGTHS:
       return "a length is negative or above the number of steps";
+    case FASTRNN_BAD_PACKING:
+      return "offsets, batch_sizes or places are not those of the problem's packed rows";
   }
   return "unknown status";
 }

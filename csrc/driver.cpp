@@ -18,19 +18,19 @@ using ForwardKernel = void (*)(const ForwardArgs&);
 struct LayerForward {
   int64_t layer, rows;  // R
   Operand x, y;         // y: column 0 of the first direction
+  Sequence seq;         // of the forward direction
 };
 
 void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
                      const TapeMemory* tape, const LayerForward& io, int64_t d, int64_t slice,
                      ForwardCall& call) {
   const LayerMemory work = memory.layer(plan, io.layer);
-  begin_call(plan, work.loop, a.packed, io.layer, d, slice, call);
+  begin_call(plan, io.seq, work.loop, a.packed, io.layer, d, slice, call);
   RowSource& source = call.source;
   const DirectionForward& state = work.direction[d];
   const void* h0 = state_at(plan, a.h0, io.layer, d);
   const void* c0 = state_at(plan, a.c0, io.layer, d);
-  begin_states(plan, state, memory.zero, h0, c0, source.n_begin, source.n_end);
-  source.seq = sequence(plan, d, a.lengths, a.reset, a.mask);
+  begin_states(plan, io.seq, state, memory.zero, h0, c0, source.n_begin, source.n_end);
   source.x = io.x;
   source.y = io.y;
   if (source.y.base != nullptr) source.y.base += d * plan.p.H * plan.item;
@@ -53,33 +53,33 @@ void finish_forward(const Plan& plan, const fastrnn_forward_args& a, const Forwa
                     int64_t layer, int64_t d, const ForwardCall& call) {
   void* hn = state_at(plan, a.hn, layer, d);
   void* cn = state_at(plan, a.cn, layer, d);
-  end_states(plan, memory.layer(plan, layer).direction[d], hn, cn, call.source.n_begin,
-             call.source.n_end);
+  end_states(plan, call.source.seq, memory.layer(plan, layer).direction[d], hn, cn,
+             call.source.n_begin, call.source.n_end);
 }
 
-// Where layer `layer` reads and writes; what lies behind its rows' lengths is zeroed.
+// Where layer `layer` reads and writes. Of inner layers nobody reads what lies behind a row's length.
 LayerForward begin_layer(const Plan& plan, const fastrnn_forward_args& a,
-                         const ForwardMemory& memory, const TapeMemory* tape, int64_t layer) {
+                         const ForwardMemory& memory, const TapeMemory* tape, const Sequence& seq,
+                         int64_t layer) {
   const auto inner = [&](int64_t l) { return tape != nullptr ? tape->y(plan, l) : memory.y(l); };
   LayerForward io{};
   io.layer = layer;
-  io.rows = tape != nullptr ? count_rows(plan, a.lengths, a.mask) : 0;
-  io.x = layer == 0 ? operand(plan, a.x, a.x_t, a.x_n) : dense(plan, inner(layer - 1));
-  io.y = layer == plan.p.L - 1 ? operand(plan, a.y, a.y_t, a.y_n) : dense(plan, inner(layer));
-  const size_t width = size_of(plan.p.D * plan.p.H * plan.item);
-  for_padding(plan, a.lengths,
-              [&](int64_t t, int64_t n) { std::memset(at(io.y, t, n), 0, width); });
+  io.seq = seq;
+  io.rows = tape != nullptr ? count_rows(seq) : 0;
+  io.x = layer == 0 ? given(plan, a.x, a.x_t, a.x_n) : dense(plan, inner(layer - 1));
+  io.y = layer == plan.p.L - 1 ? given(plan, a.y, a.y_t, a.y_n) : dense(plan, inner(layer));
+  if (layer == plan.p.L - 1) zero_padding(plan, seq, io.y, plan.p.D * plan.p.H * plan.item);
   if (layer > 0 && a.dropout != nullptr) {
-    apply_dropout(plan, memory.dropped, inner(layer - 1), a.dropout, layer - 1);
+    apply_dropout(plan, seq, memory.dropped, inner(layer - 1), a.dropout, layer - 1);
     io.x = dense(plan, memory.dropped);
   }
   return io;
 }
 
 void forward_layers(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
-                    const TapeMemory* tape, ForwardKernel kernel) {
+                    const TapeMemory* tape, const Sequence& seq, ForwardKernel kernel) {
   for (int64_t layer = 0; layer < plan.p.L; ++layer) {
-    const LayerForward io = begin_layer(plan, a, memory, tape, layer);
+    const LayerForward io = begin_layer(plan, a, memory, tape, seq, layer);
     run_calls(
         plan, kernel,
         [&](int64_t d, int64_t slice, ForwardCall& call) {
@@ -92,12 +92,12 @@ void forward_layers(const Plan& plan, const fastrnn_forward_args& a, const Forwa
 }
 
 void forward_wave(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
-                  const TapeMemory* tape, ForwardKernel kernel) {
+                  const TapeMemory* tape, const Sequence& seq, ForwardKernel kernel) {
   static_assert(sizeof(WaveLayer) == 64, "the plan gives each layer a line");
   auto* progress = static_cast<WaveLayer*>(memory.wave);
   const int64_t steps = plan.wave_steps, blocks = (plan.p.T + steps - 1) / steps;
   for (int64_t layer = 0; layer < plan.p.L; ++layer) {
-    const LayerForward io = begin_layer(plan, a, memory, tape, layer);
+    const LayerForward io = begin_layer(plan, a, memory, tape, seq, layer);
     prepare_forward(plan, a, memory, tape, io, 0, 0, *new (memory.calls + layer) ForwardCall);
     new (progress + layer) WaveLayer{};
   }
@@ -139,16 +139,20 @@ void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_
   });
 }
 
-void run_forward(const Plan& plan, const fastrnn_forward_args& a) noexcept {
+fastrnn_status run_forward(const Plan& plan, const fastrnn_forward_args& a) noexcept {
   Arena workspace(a.workspace), kept(a.tape);
   const ForwardMemory memory = forward_memory(plan, workspace);
+  const fastrnn_status status = check_rows(plan.p, rows_in(a), memory.sequence);
+  if (status != FASTRNN_OK) return status;
   const TapeMemory all = tape_memory(plan, kept);
   const TapeMemory* tape = a.tape != nullptr ? &all : nullptr;
   std::memset(memory.zero, 0, size_of(memory.zero_bytes));
   // Dropout's masked copy of what enters a layer is one buffer for all layers.
   const bool wave = plan.wavefront && a.dropout == nullptr;
-  (wave ? forward_wave : forward_layers)(
-      plan, a, memory, tape, tape != nullptr ? plan.kernels->forward_tape : plan.kernels->forward);
+  const Sequence seq = begin_sequence(plan.p, rows_in(a), memory.sequence);
+  const ForwardKernel kernel = tape != nullptr ? plan.kernels->forward_tape : plan.kernels->forward;
+  (wave ? forward_wave : forward_layers)(plan, a, memory, tape, seq, kernel);
+  return FASTRNN_OK;
 }
 
 }  // namespace fastrnn

@@ -7,7 +7,7 @@
 namespace fastrnn {
 
 void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_backward) noexcept;
-void run_forward(const Plan& plan, const fastrnn_forward_args& args) noexcept;
-void run_backward(const Plan& plan, const fastrnn_backward_args& args) noexcept;
+fastrnn_status run_forward(const Plan& plan, const fastrnn_forward_args& args) noexcept;
+fastrnn_status run_backward(const Plan& plan, const fastrnn_backward_args& args) noexcept;
 
 }  // namespace fastrnn

@@ -12,23 +12,27 @@ namespace {
 struct LayerBackward {
   int64_t layer;
   Operand x, y, dy, dx;  // absent: base null
+  Sequence seq;          // of the forward direction
 };
 
-void begin_gradients(const Plan& plan, const void* from, void* to, int64_t padded) {
+// Between the caller's rows and ours, which lie in the order of the sequence and are padded.
+void begin_gradients(const Plan& plan, const Sequence& seq, const void* from, void* to,
+                     int64_t padded) {
   if (to == nullptr) return;
   const int64_t row = plan.p.H * plan.item;
-  for (int64_t n = 0; n < plan.p.N; ++n) {
-    char* r = bytes(to) + n * padded;
+  for (int64_t place = 0; place < plan.p.N; ++place) {
+    char* r = bytes(to) + place * padded;
     std::memset(r, 0, size_of(padded));
-    if (from != nullptr) std::memcpy(r, bytes(from) + n * row, size_of(row));
+    if (from != nullptr) std::memcpy(r, bytes(from) + row_at(seq, place) * row, size_of(row));
   }
 }
 
-void end_gradients(const Plan& plan, const void* from, void* to, int64_t padded) {
+void end_gradients(const Plan& plan, const Sequence& seq, const void* from, void* to,
+                   int64_t padded) {
   if (to == nullptr || from == nullptr) return;
   const int64_t row = plan.p.H * plan.item;
-  for (int64_t n = 0; n < plan.p.N; ++n)
-    std::memcpy(bytes(to) + n * row, bytes(from) + n * padded, size_of(row));
+  for (int64_t place = 0; place < plan.p.N; ++place)
+    std::memcpy(bytes(to) + row_at(seq, place) * row, bytes(from) + place * padded, size_of(row));
 }
 
 void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
@@ -36,7 +40,7 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
                       int64_t d, BackwardCall& call) {
   const DirectionForward& state = memory.direction[d];
   const DirectionTape kept = tape.at(plan, io.layer, d);
-  begin_states(plan, state, memory.zero, state_at(plan, a.h0, io.layer, d),
+  begin_states(plan, io.seq, state, memory.zero, state_at(plan, a.h0, io.layer, d),
                state_at(plan, a.c0, io.layer, d), 0, plan.p.N);
   RowSource& source = call.source;
   BackwardArgs& b = call.args;
@@ -45,7 +49,7 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
   b.layout = plan.layout(io.layer, 0);
   b.activation = static_cast<Activation>(plan.p.activation);
   const int64_t column = d * plan.p.H * plan.item;
-  source.seq = sequence(plan, d, a.lengths, a.reset, a.mask);
+  source.seq = direction_of(io.seq, d);
   source.n_end = plan.p.N;
   source.x = io.x;
   source.y = io.y;
@@ -56,7 +60,7 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
   source.zero = memory.zero;
   source.c = bytes(kept.c);
   source.c_row = b.layout.hidden_padded * plan.item;
-  b.tables = row_tables_in(memory.tables[d], plan.segment * plan.p.N, plan.segment, true);
+  b.tables = row_tables_in(memory.tables[d], plan.segment_rows(), plan.segment, true);
   find_states(plan, memory, d, call);
 
   b.rows = &source;
@@ -70,8 +74,8 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
   b.drh = memory.drh[d];
   b.n_end = plan.p.N;
   b.team = {0, 1, nullptr, 0, 0};
-  begin_gradients(plan, state_at(plan, a.dhn, io.layer, d), b.dh, source.c_row);
-  begin_gradients(plan, state_at(plan, a.dcn, io.layer, d), b.dc, source.c_row);
+  begin_gradients(plan, io.seq, state_at(plan, a.dhn, io.layer, d), b.dh, source.c_row);
+  begin_gradients(plan, io.seq, state_at(plan, a.dcn, io.layer, d), b.dc, source.c_row);
 }
 
 // The time loops: by a team, or by slices of the batch.
@@ -89,7 +93,7 @@ void backward_steps(const Plan& plan, const BackwardCall* calls) {
   }
   parallel(plan.threads, plan.p.D * plan.slices, [&](int64_t i) {
     BackwardArgs mine = calls[i / plan.slices].args;
-    const Range rows = share(plan.p.N, plan.slices, i % plan.slices);
+    const Range rows = slice_of(mine.rows->seq, plan.slices, i % plan.slices);
     mine.n_begin = rows.begin;
     mine.n_end = rows.end;
     plan.kernels->backward(mine);
@@ -183,47 +187,48 @@ void backward_layer(const Plan& plan, const fastrnn_backward_args& a, const Back
   }
   for (int64_t d = 0; d < plan.p.D; ++d) {
     const BackwardArgs& b = calls[d].args;
-    end_gradients(plan, b.dh, state_at(plan, a.dh0, io.layer, d), calls[d].source.c_row);
-    end_gradients(plan, b.dc, state_at(plan, a.dc0, io.layer, d), calls[d].source.c_row);
+    end_gradients(plan, io.seq, b.dh, state_at(plan, a.dh0, io.layer, d), calls[d].source.c_row);
+    end_gradients(plan, io.seq, b.dc, state_at(plan, a.dc0, io.layer, d), calls[d].source.c_row);
   }
 }
 
 }  // namespace
 
-void run_backward(const Plan& plan, const fastrnn_backward_args& a) noexcept {
+fastrnn_status run_backward(const Plan& plan, const fastrnn_backward_args& a) noexcept {
   Arena workspace(a.workspace), kept(a.tape);
   const BackwardMemory memory = backward_memory(plan, workspace);
+  const fastrnn_status status = check_rows(plan.p, rows_in(a), memory.sequence);
+  if (status != FASTRNN_OK) return status;
   const TapeMemory tape = tape_memory(plan, kept);
   std::memset(memory.zero, 0, size_of(memory.zero_bytes));
   const int64_t last = plan.p.L - 1, width = plan.p.D * plan.p.H * plan.item;
 
   LayerBackward io{};
-  io.dy = operand(plan, a.dy, a.dy_t, a.dy_n);
+  io.seq = begin_sequence(plan.p, rows_in(a), memory.sequence);
+  io.dy = given(plan, a.dy, a.dy_t, a.dy_n);
   for (io.layer = last; io.layer >= 0; --io.layer) {
     const bool first = io.layer == 0;
-    io.y =
-        io.layer == last ? operand(plan, a.y, a.y_t, a.y_n) : dense(plan, tape.y(plan, io.layer));
+    io.y = io.layer == last ? given(plan, a.y, a.y_t, a.y_n) : dense(plan, tape.y(plan, io.layer));
     void* below = first ? nullptr : tape.y(plan, io.layer - 1);
     void* dbelow = first ? nullptr : memory.dys[(io.layer - 1) & 1];
-    io.x = first ? operand(plan, a.x, a.x_t, a.x_n) : dense(plan, below);
-    io.dx = first ? operand(plan, a.dx, a.dx_t, a.dx_n) : dense(plan, dbelow);
+    io.x = first ? given(plan, a.x, a.x_t, a.x_n) : dense(plan, below);
+    io.dx = first ? given(plan, a.dx, a.dx_t, a.dx_n) : dense(plan, dbelow);
     if (!first && a.dropout != nullptr) {
-      apply_dropout(plan, memory.dropped, below, a.dropout, io.layer - 1);
+      apply_dropout(plan, io.seq, memory.dropped, below, a.dropout, io.layer - 1);
       io.x = dense(plan, memory.dropped);
     }
-    if (io.dx.base != nullptr && (a.lengths != nullptr || a.mask != nullptr)) {
-      const size_t row = size_of(first ? plan.p.I * plan.item : width);
-      for (int64_t t = 0; t < plan.p.T; ++t) {
-        for (int64_t n = 0; n < plan.p.N; ++n) std::memset(at(io.dx, t, n), 0, row);
-      }
+    if (io.dx.base != nullptr) {
+      if (first) zero_padding(plan, io.seq, io.dx, plan.p.I * plan.item);
+      zero_held(io.seq, io.dx, first ? plan.p.I * plan.item : width);
     }
     backward_layer(plan, a, memory, tape, io);
     if (first) break;
     if (a.dropout != nullptr) {
-      apply_dropout(plan, dbelow, dbelow, a.dropout, io.layer - 1);
+      apply_dropout(plan, io.seq, dbelow, dbelow, a.dropout, io.layer - 1);
     }
     io.dy = dense(plan, dbelow);
   }
+  return FASTRNN_OK;
 }
 
 }  // namespace fastrnn

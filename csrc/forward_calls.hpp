@@ -5,29 +5,35 @@
 #include "places.hpp"
 #include "memory.hpp"
 #include "rows.hpp"
+#include "sequence.hpp"
 #include "threads.hpp"
 
 namespace fastrnn {
 
 // The part that does not depend on where states lie, what is written and what is kept.
-inline void begin_call(const Plan& plan, const LoopMemory& memory, const void* packed,
-                       int64_t layer, int64_t d, int64_t slice, ForwardCall& call) {
-  const Range rows = share(plan.p.N, plan.slices, slice);
+inline void begin_call(const Plan& plan, const Sequence& seq, const LoopMemory& memory,
+                       const void* packed, int64_t layer, int64_t d, int64_t slice,
+                       ForwardCall& call) {
+  const Range rows = slice_of(seq, plan.slices, slice);
+  const int64_t count = rows.end - rows.begin;
   RowSource& source = call.source;
   ForwardArgs& f = call.args;
   source = {};
   f = {};
   f.layout = plan.layout(layer, 0);
   f.activation = static_cast<Activation>(plan.p.activation);
+  source.seq = direction_of(seq, d);
   source.n_begin = rows.begin;
   source.n_end = rows.end;
   source.c_row = f.layout.hidden_padded * plan.item;
   source.c_steps = plan.segment;
   f.rows = &source;
   f.end = plan.p.T;
+  // Slices of equal work may have more rows than others; their chunks are shorter then.
   f.chunk = plan.chunk_steps(layer);
-  f.tables = row_tables_in(bytes(memory.tables[d]) + slice * memory.table_bytes,
-                           f.chunk * (rows.end - rows.begin), f.chunk, true);
+  if (f.chunk * count > plan.chunk_rows(layer)) f.chunk = plan.chunk_rows(layer) / count;
+  f.tables = row_tables_in(bytes(memory.tables[d]) + slice * memory.table_bytes, f.chunk * count,
+                           f.chunk, true);
   f.packed = packed_at(plan, packed, layer, d);
   if (plan.projects(layer))
     f.projection = bytes(memory.projection[d]) + slice * memory.projection_bytes;

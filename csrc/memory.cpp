@@ -27,7 +27,7 @@ void* Arena::take(int64_t count, int64_t item) noexcept {
 }
 
 DirectionTape TapeMemory::at(const Plan& plan, int64_t layer, int64_t direction) const noexcept {
-  const int64_t index = layer * plan.p.D + direction, rows = plan.p.T * plan.p.N;
+  const int64_t index = layer * plan.p.D + direction, rows = plan.rows();
   const int64_t Hp = round_up(plan.p.H, plan.lanes);
   DirectionTape out{};
   if (plan.saves_gates()) out.gates = gates + round_up(rows * 4 * Hp * plan.item, line) * index;
@@ -36,7 +36,7 @@ DirectionTape TapeMemory::at(const Plan& plan, int64_t layer, int64_t direction)
 }
 
 void* TapeMemory::y(const Plan& plan, int64_t layer) const noexcept {
-  return ys + layer * round_up(plan.p.T * plan.p.N * plan.p.D * plan.p.H * plan.item, line);
+  return ys + layer * round_up(plan.rows() * plan.p.D * plan.p.H * plan.item, line);
 }
 
 namespace {
@@ -53,6 +53,13 @@ void* take_pieces(Arena& arena, int64_t count, int64_t rows, int64_t width, int6
   return arena.take(count, bytes / line * line);
 }
 
+void take_sequence(const Plan& plan, Arena& arena, SequenceMemory& out) {
+  const auto take = [&](int64_t count) { return static_cast<int64_t*>(arena.take(count, 8)); };
+  out.order = take(plan.p.N);
+  out.lengths = take(plan.packed() ? plan.p.N : 0);
+  out.step_of = take(plan.packed() ? plan.p.T : 0);
+}
+
 const void** take_pointers(Arena& arena, int64_t count) {
   return static_cast<const void**>(arena.take(count, 8));
 }
@@ -64,20 +71,20 @@ void take_states(const Plan& plan, Arena& arena, int64_t segments, DirectionForw
 }
 
 void take_loop(const Plan& plan, Arena& arena, LoopMemory& out) {
-  const int64_t slice = (plan.p.N + plan.slices - 1) / plan.slices,
-                Hp = round_up(plan.p.H, plan.lanes);
+  const int64_t Hp = round_up(plan.p.H, plan.lanes);
   for (int64_t layer = 0; layer < (plan.p.L > 1 ? 2 : 1);
        ++layer) {  // the first layer's needs and the others'
     const int64_t steps = plan.chunk_steps(layer);
-    const int64_t tables = row_table_bytes_aligned(steps * slice, steps, true);
+    const int64_t rows = plan.chunk_rows(layer);
+    const int64_t tables = row_table_bytes_aligned(rows, steps, true);
     if (tables > out.table_bytes) out.table_bytes = tables;
     if (!plan.projects(layer)) continue;
     const int64_t panel_columns =
         plan.w_gates * (plan.interleaved ? Hp : round_up(plan.p.H, 4 * plan.lanes));
-    const int64_t bytes = round_up(steps * slice * panel_columns * plan.item, line);
+    const int64_t bytes = round_up(rows * panel_columns * plan.item, line);
     if (bytes > out.projection_bytes) out.projection_bytes = bytes;
   }
-  out.scratch_bytes = plan.two_phase ? round_up(3 * slice * Hp * plan.item, line) : 0;
+  out.scratch_bytes = plan.two_phase ? round_up(3 * plan.p.N * Hp * plan.item, line) : 0;
   for (int64_t d = 0; d < plan.p.D; ++d) {
     out.tables[d] = arena.take(plan.slices, out.table_bytes);
     out.projection[d] = arena.take(plan.slices, out.projection_bytes);
@@ -94,7 +101,7 @@ LayerMemory take_layer(const Plan& plan, Arena& arena) {
 
 void take_recompute(const Plan& plan, Arena& arena, RecomputeMemory& out) {
   if (!plan.recompute) return;
-  const int64_t N = plan.p.N, rows = plan.segment * N, Hp = round_up(plan.p.H, plan.lanes);
+  const int64_t N = plan.p.N, rows = plan.segment_rows(), Hp = round_up(plan.p.H, plan.lanes);
   take_loop(plan, arena, out.loop);
   for (int64_t d = 0; d < plan.p.D; ++d) {
     out.h_of[d] = take_pointers(arena, N);
@@ -108,8 +115,7 @@ void take_recompute(const Plan& plan, Arena& arena, RecomputeMemory& out) {
 }  // namespace
 
 TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t LD = plan.p.L * plan.p.D, rows = plan.p.T * plan.p.N,
-                Hp = round_up(plan.p.H, plan.lanes);
+  const int64_t LD = plan.p.L * plan.p.D, rows = plan.rows(), Hp = round_up(plan.p.H, plan.lanes);
   TapeMemory out{};
   out.gates =
       static_cast<char*>(take_pieces(arena, plan.saves_gates() ? LD : 0, rows, 4 * Hp, plan.item));
@@ -125,9 +131,9 @@ LayerMemory ForwardMemory::layer(const Plan& plan, int64_t layer) const noexcept
 }
 
 ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t D = plan.p.D, L = plan.p.L, rows = plan.p.T * plan.p.N,
-                Hp = round_up(plan.p.H, plan.lanes);
+  const int64_t D = plan.p.D, L = plan.p.L, rows = plan.rows(), Hp = round_up(plan.p.H, plan.lanes);
   ForwardMemory out{};
+  take_sequence(plan, arena, out.sequence);
   out.zero_bytes = Hp * plan.item;
   out.zero = arena.take(Hp, plan.item);
   Arena one(nullptr);
@@ -146,9 +152,10 @@ ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
 }
 
 BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
-  const int64_t D = plan.p.D, L = plan.p.L, N = plan.p.N, rows = plan.p.T * N,
-                segment_rows = plan.segment * N, Hp = round_up(plan.p.H, plan.lanes);
+  const int64_t D = plan.p.D, L = plan.p.L, N = plan.p.N, rows = plan.rows(),
+                segment_rows = plan.segment_rows(), Hp = round_up(plan.p.H, plan.lanes);
   BackwardMemory out{};
+  take_sequence(plan, arena, out.sequence);
   out.zero_bytes = Hp * plan.item;
   out.zero = arena.take(Hp, plan.item);
   const int64_t widest = L > 1 && plan.layer_input(1) > plan.p.I ? plan.layer_input(1) : plan.p.I;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "plan.hpp"
+#include "sequence.hpp"
 
 namespace fastrnn {
 
@@ -30,7 +31,7 @@ struct DirectionTape {
 };
 struct TapeMemory {
   DirectionTape at(const Plan& plan, int64_t layer, int64_t direction) const noexcept;
-  void* y(const Plan& plan, int64_t layer) const noexcept;  // [T,N,D*H] of an inner layer
+  void* y(const Plan& plan, int64_t layer) const noexcept;  // [rows,D*H] of an inner layer
   char *gates, *c, *ys;
 };
 TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept;
@@ -54,6 +55,7 @@ struct LayerMemory {
   LoopMemory loop;
 };
 struct ForwardMemory {
+  SequenceMemory sequence;
   void* zero;  // a row of zeros
   int64_t zero_bytes;
   LayerMemory layer(const Plan& plan, int64_t layer) const noexcept;
@@ -63,9 +65,9 @@ struct ForwardMemory {
   ForwardCall* calls;  // [L]
   void* y(int64_t layer) const noexcept { return ys + layer % inner * y_bytes; }
   char*
-      ys;  // [inner][T,N,D*H] between layers, inference: two, or in a wavefront all, whose states lie there
+      ys;  // [inner][rows,D*H] between layers, inference: two, or in a wavefront all, whose states lie there
   int64_t inner, y_bytes;
-  void* dropped;  // [T,N,D*H] what enters a layer after dropout, training
+  void* dropped;  // [rows,D*H] what enters a layer after dropout, training
 };
 ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept;
 
@@ -79,6 +81,7 @@ struct RecomputeMemory {
   void* spare[2];  // [N][Hp]
 };
 struct BackwardMemory {
+  SequenceMemory sequence;
   void* zero;
   DirectionForward direction[2];  // h_of and c_of [segments][N]: the states before each
   void* tables[2];
@@ -90,7 +93,7 @@ struct BackwardMemory {
   void* drh[2];
   void* panels[2];  // sums of weight gradients
   void* copies[2];  // shares * outer_part_rows * outer_part_bytes: rows of x and h for them
-  void* dys[2];     // [T,N,D*H] between layers
+  void* dys[2];     // [rows,D*H] between layers
   void* dropped;
   int64_t zero_bytes;
 };

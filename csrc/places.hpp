@@ -6,6 +6,7 @@
 #include "fastrnn/fastrnn.h"
 #include "fpmode.hpp"
 #include "memory.hpp"
+#include "sequence.hpp"
 
 namespace fastrnn {
 
@@ -22,33 +23,41 @@ inline Operand operand(const Plan& plan, const void* base, int64_t step, int64_t
           row * plan.item};
 }
 
-// [T,N,D*H], contiguous.
+// One of the caller's arrays; packed ones have one stride, that between rows.
+inline Operand given(const Plan& plan, const void* base, int64_t stride_t, int64_t stride_n) {
+  return operand(plan, base, stride_t, plan.packed() ? stride_t : stride_n);
+}
+
+// [T,N,D*H] or, packed, [rows,D*H], contiguous.
 inline Operand dense(const Plan& plan, const void* base, int64_t column = 0) {
   const int64_t width = plan.p.D * plan.p.H;
-  return operand(plan, base, plan.p.N * width, width, column);
+  return operand(plan, base, plan.packed() ? width : plan.p.N * width, width, column);
 }
 
-inline char* at(const Operand& a, int64_t t, int64_t n) { return a.base + t * a.step + n * a.row; }
+inline char* at(const Operand& a, const Sequence& seq, int64_t t, int64_t n) {
+  return a.base + step_of(seq, t) * a.step + row_of(seq, n) * a.row;
+}
 
-// Calls body(t, n) for every (t, n) that no direction processes: behind a row's length.
-template <class Body>
-inline void for_padding(const Plan& plan, const int64_t* lengths, Body body) {
-  if (lengths == nullptr) return;
-  for (int64_t n = 0; n < plan.p.N; ++n) {
-    for (int64_t t = lengths[n]; t < plan.p.T; ++t) body(t, n);
+// Zeros what no direction writes of one of the caller's arrays, `width` bytes each: what lies behind a row's length.
+inline void zero_padding(const Plan& plan, const Sequence& seq, const Operand& a, int64_t width) {
+  if (seq.lengths == nullptr || plan.packed()) return;
+  for (int64_t n = 0; n < seq.N; ++n) {
+    for (int64_t t = seq.lengths[n]; t < seq.T; ++t)
+      std::memset(at(a, seq, t, n), 0, size_of(width));
   }
 }
 
-inline int64_t count_rows(const Plan& plan, const int64_t* lengths, const uint8_t* mask) {
+// Zeros it where the mask is off.
+inline void zero_held(const Sequence& seq, const Operand& a, int64_t width) {
+  if (seq.mask == nullptr) return;
+  for_rows(seq, [&](int64_t t, int64_t n) {
+    if (!is_processed(seq, t, n)) std::memset(at(a, seq, t, n), 0, size_of(width));
+  });
+}
+
+inline int64_t count_rows(const Sequence& seq) {
   int64_t rows = 0;
-  for (int64_t n = 0; n < plan.p.N; ++n) {
-    const int64_t length = lengths != nullptr ? lengths[n] : plan.p.T;
-    if (mask == nullptr) {
-      rows += length;
-    } else {
-      for (int64_t t = 0; t < length; ++t) rows += mask[t * plan.p.N + n] != 0 ? 1 : 0;
-    }
-  }
+  for (int64_t t = 0; t < seq.T; ++t) rows += count_processed(seq, t, 0, alive_at(seq, t));
   return rows;
 }
 
@@ -57,42 +66,55 @@ template <class T>
 inline void multiply(T* to, const T* a, const T* b, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = a[i] * b[i];
 }
-inline void apply_dropout(const Plan& plan, void* to, const void* from, const void* masks,
-                          int64_t boundary) {
+inline void apply_dropout(const Plan& plan, const Sequence& seq, void* to, const void* from,
+                          const void* masks, int64_t boundary) {
   const FlushSubnormals flush;
-  const int64_t count = plan.p.T * plan.p.N * plan.p.D * plan.p.H;
+  const int64_t width = plan.p.D * plan.p.H, count = plan.rows() * width;
   const char* mask = bytes(masks) + boundary * count * plan.item;
-  if (plan.p.dtype == FASTRNN_F32) {
-    multiply(static_cast<float*>(to), static_cast<const float*>(from),
-             reinterpret_cast<const float*>(mask), count);
+  const auto part = [&](int64_t first, int64_t length) {
+    const int64_t at = first * plan.item;
+    if (plan.p.dtype == FASTRNN_F32) {
+      multiply(reinterpret_cast<float*>(bytes(to) + at),
+               reinterpret_cast<const float*>(bytes(from) + at),
+               reinterpret_cast<const float*>(mask + at), length);
+    } else {
+      multiply(reinterpret_cast<double*>(bytes(to) + at),
+               reinterpret_cast<const double*>(bytes(from) + at),
+               reinterpret_cast<const double*>(mask + at), length);
+    }
+  };
+  if (seq.lengths == nullptr || plan.packed()) {
+    part(0, count);
   } else {
-    multiply(static_cast<double*>(to), static_cast<const double*>(from),
-             reinterpret_cast<const double*>(mask), count);
+    for_rows(seq, [&](int64_t t, int64_t n) { part((t * seq.N + n) * width, width); });
   }
 }
 
-// The state of rows [begin, end) before the first step: h where the caller has it, c in padded rows of our own.
-inline void begin_states(const Plan& plan, const DirectionForward& state, const void* zero,
-                         const void* h0, const void* c0, int64_t begin, int64_t end) {
+// The state of places [begin, end) before the first step: h where the caller has it, c in padded rows of our own.
+inline void begin_states(const Plan& plan, const Sequence& seq, const DirectionForward& state,
+                         const void* zero, const void* h0, const void* c0, int64_t begin,
+                         int64_t end) {
   const int64_t row = plan.p.H * plan.item, padded = plan.layout(0, 0).hidden_padded * plan.item;
-  for (int64_t n = begin; n < end; ++n) {
-    state.h_of[n] = h0 == nullptr ? zero : bytes(h0) + n * row;
+  for (int64_t place = begin; place < end; ++place) {
+    const int64_t given = row_at(seq, place) * row;
+    state.h_of[place] = h0 == nullptr ? zero : bytes(h0) + given;
     if (!plan.has_c) continue;
-    char* c = bytes(state.c) + n * padded;
+    char* c = bytes(state.c) + place * padded;
     if (c0 != nullptr) {
-      std::memcpy(c, bytes(c0) + n * row, size_of(row));
+      std::memcpy(c, bytes(c0) + given, size_of(row));
       std::memset(c + row, 0, size_of(padded - row));
     }
-    state.c_of[n] = c0 == nullptr ? zero : c;
+    state.c_of[place] = c0 == nullptr ? zero : c;
   }
 }
 
-inline void end_states(const Plan& plan, const DirectionForward& state, void* hn, void* cn,
-                       int64_t begin, int64_t end) {
+inline void end_states(const Plan& plan, const Sequence& seq, const DirectionForward& state,
+                       void* hn, void* cn, int64_t begin, int64_t end) {
   const int64_t row = plan.p.H * plan.item;
-  for (int64_t n = begin; n < end; ++n) {
-    if (hn != nullptr) std::memmove(bytes(hn) + n * row, state.h_of[n], size_of(row));
-    if (cn != nullptr && plan.has_c) std::memmove(bytes(cn) + n * row, state.c_of[n], size_of(row));
+  for (int64_t place = begin; place < end; ++place) {
+    const int64_t to = row_at(seq, place) * row;
+    if (hn != nullptr) std::memmove(bytes(hn) + to, state.h_of[place], size_of(row));
+    if (cn != nullptr && plan.has_c) std::memmove(bytes(cn) + to, state.c_of[place], size_of(row));
   }
 }
 
@@ -103,19 +125,10 @@ P* state_at(const Plan& plan, P* base, int64_t layer, int64_t d) {
                          : bytes(base) + (layer * plan.p.D + d) * plan.p.N * plan.p.H * plan.item;
 }
 
-inline Sequence sequence(const Plan& plan, int64_t d, const int64_t* lengths, const uint8_t* reset,
-                         const uint8_t* mask) {
-  return {plan.p.T, plan.p.N, d == 1, lengths, reset, mask};
-}
-
-// Contiguous shares of [0, count): share i of `shares`.
-struct Range {
-  int64_t begin, end;
-};
-inline Range share(int64_t count, int64_t shares, int64_t i) {
-  const int64_t small = count / shares, larger = count % shares;
-  const int64_t begin = i * small + (i < larger ? i : larger);
-  return {begin, begin + small + (i < larger ? 1 : 0)};
+inline Sequence direction_of(const Sequence& forward, int64_t d) {
+  Sequence seq = forward;
+  seq.reverse = d == 1;
+  return seq;
 }
 
 inline const char* packed_at(const Plan& plan, const void* packed, int64_t layer, int64_t d) {

@@ -77,8 +77,14 @@ int64_t Plan::chunk_steps(int64_t layer) const noexcept {
   return clamp(steps, 1, p.T > 0 ? p.T : 1);
 }
 
+// Slices have N/slices rows each, but of rows of different length one may have nearly all: then at least a step of them.
+int64_t Plan::chunk_rows(int64_t layer) const noexcept {
+  const int64_t rows = chunk_steps(layer) * ((p.N + slices - 1) / slices);
+  return rows < p.N ? p.N : rows;
+}
+
 bool Plan::saves_gates() const noexcept { return keeps_gates && !recompute; }
-int64_t Plan::c_rows() const noexcept { return (recompute ? segments : p.T) * p.N; }
+int64_t Plan::c_rows() const noexcept { return recompute ? segments * p.N : rows(); }
 bool Plan::has_tape() const noexcept { return saves_gates() || has_c || p.L > 1; }
 
 // A few for each thread, so that they can be claimed.
@@ -87,8 +93,9 @@ int64_t Plan::shares() const noexcept { return threads == 1 ? 1 : 4 * int64_t{th
 double Plan::work() const noexcept {
   const double first = static_cast<double>(p.I + p.H), others = static_cast<double>(p.L - 1);
   const double widths = first + others * static_cast<double>((p.D + 1) * p.H);
-  return 2.0 * widths * static_cast<double>(gates * p.H * p.D) * static_cast<double>(p.T) *
-         static_cast<double>(p.N);
+  return 2.0 * widths * static_cast<double>(gates * p.H * p.D) *
+         (packed() ? static_cast<double>(p.rows)
+                   : static_cast<double>(p.T) * static_cast<double>(p.N));
 }
 
 // Constants, from a 2-core Zen 4 at 3.7 GHz (118 GFLOP/s a core in float32):
@@ -158,8 +165,9 @@ namespace {
 
 bool in_range(const fastrnn_problem& p) {
   return p.cell < cell_count && p.activation < activation_count && p.dtype < dtype_count &&
-         p.T >= 0 && p.N >= 0 && p.I >= 1 && p.H >= 1 && p.L >= 1 && (p.D == 1 || p.D == 2) &&
-         p.bias <= 1 && p.split <= FASTRNN_SPLIT_LAYERS && p.save <= FASTRNN_SAVE_RECOMPUTE;
+         p.T >= 0 && p.N >= 0 && p.rows >= 0 && p.I >= 1 && p.H >= 1 && p.L >= 1 &&
+         (p.D == 1 || p.D == 2) && p.bias <= 1 && p.split <= FASTRNN_SPLIT_LAYERS &&
+         p.save <= FASTRNN_SAVE_RECOMPUTE;
 }
 
 // Every size below is at most a small multiple of these products. 2^56 leaves room for it, and is far above any memory.
@@ -190,6 +198,7 @@ fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan) noexcept {
   if (!in_range(problem)) return FASTRNN_BAD_PROBLEM;
   if (problem.activation == FASTRNN_RELU && problem.cell != FASTRNN_RNN) return FASTRNN_UNSUPPORTED;
   if (!fits(problem)) return FASTRNN_TOO_LARGE;
+  if (problem.rows > problem.T * problem.N) return FASTRNN_BAD_PROBLEM;
   plan = Plan{};
   plan.p = problem;
   plan.isa = problem.isa;

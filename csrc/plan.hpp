@@ -45,6 +45,12 @@ struct Plan {
     return layer == 0 ? direction * first : D * first + ((layer - 1) * D + direction) * other;
   }
   int64_t chunk_steps(int64_t layer) const noexcept;
+  int64_t chunk_rows(int64_t layer) const noexcept;  // (t, n) of a slice's chunk, at most
+  bool packed() const noexcept { return p.rows != 0; }
+  int64_t rows() const noexcept { return packed() ? p.rows : p.T * p.N; }  // of x and y
+  int64_t segment_rows() const noexcept {                                  // at most
+    return segment * p.N < rows() ? segment * p.N : rows();
+  }
   int64_t shares() const noexcept;    // of a large product after the time loop, at most
   double work() const noexcept;       // floating-point operations of one forward call
   bool saves_gates() const noexcept;  // on the tape

@@ -1,12 +1,20 @@
 #include "rows.hpp"
 
+#include "sequence.hpp"
+
 namespace fastrnn {
 namespace {
 
 constexpr int64_t pointer_tables = 8, pointer_tables_held = 5;  // 8-byte entries a row / a held row
 
-char* at(const Operand& operand, int64_t t, int64_t n) {
-  return operand.base == nullptr ? nullptr : operand.base + t * operand.step + n * operand.row;
+// Indices of (t, n) in arrays.
+struct Place {
+  int64_t step, row;
+};
+
+char* at(const Operand& operand, Place p) {
+  return operand.base == nullptr ? nullptr
+                                 : operand.base + p.step * operand.step + p.row * operand.row;
 }
 
 // Does a reset separate row n's step t from the one processed before it? Reverse: the boundary between t and t+1.
@@ -14,11 +22,7 @@ bool is_cut(const Sequence& seq, int64_t t, int64_t n) {
   if (seq.reset == nullptr) return false;
   const int64_t boundary = seq.reverse ? t + 1 : t;
   const int64_t length = seq.lengths != nullptr ? seq.lengths[n] : seq.T;
-  return boundary < length && seq.reset[boundary * seq.N + n] != 0;
-}
-
-bool is_processed(const Sequence& seq, int64_t t, int64_t n) {
-  return seq.mask == nullptr || seq.mask[t * seq.N + n] != 0;
+  return boundary < length && seq.reset[flag_at(seq, boundary, n)] != 0;
 }
 
 // A member of a team that comes late looks at the steps of a chunk that may be over (first_row in seq_forward.hpp).
@@ -26,40 +30,45 @@ void note(int64_t& to, int64_t value) { __atomic_store_n(&to, value, __ATOMIC_RE
 
 struct Cursor {
   int64_t row, held;
+  int64_t step;  // the step's first row
 };
 
 // checkpoint: the first row of c for states that are updated in place.
-void add_row(RowSource& source, const RowTables& tables, Cursor& at_row, int64_t t, int64_t n,
+void add_row(RowSource& source, const RowTables& tables, Cursor& at_row, int64_t t, int64_t place,
              int64_t checkpoint) {
-  const bool cut = is_cut(source.seq, t, n);
-  const void* h = cut ? source.zero : source.h_of[n];
-  char* y = at(source.y, t, n);
-  char* to = source.spare == nullptr ? y : source.spare + n * source.spare_row;
-  if (!is_processed(source.seq, t, n)) {
+  const Sequence& seq = source.seq;
+  const int64_t n = row_at(seq, place);
+  const Place where{step_of(seq, t), row_of(seq, n)};
+  const bool cut = is_cut(seq, t, n);
+  const void* h = cut ? source.zero : source.h_of[place];
+  char* y = at(source.y, where);
+  char* to = source.spare == nullptr ? y : source.spare + place * source.spare_row;
+  if (!is_processed(seq, t, n)) {
     const int64_t i = at_row.held++;
     tables.held_h[i] = h;
     tables.held_y[i] = to;
-    tables.held_dy[i] = at(source.dy, t, n);
-    tables.held_n[i] = n;
+    tables.held_dy[i] = at(source.dy, where);
+    tables.held_n[i] = place;
     tables.held_cut[i] = cut;
-    source.h_of[n] = h;
-    if (cut && source.c != nullptr) source.c_of[n] = source.zero;
+    source.h_of[place] = h;
+    if (cut && source.c != nullptr) source.c_of[place] = source.zero;
     return;
   }
   const int64_t i = at_row.row++;
-  tables.x[i] = at(source.x, t, n);
+  tables.x[i] = at(source.x, where);
   tables.h[i] = h;
   tables.y[i] = to;
-  source.h_of[n] = y;
+  source.h_of[place] = y;
   if (source.c != nullptr) {
-    tables.c_in[i] = cut ? source.zero : source.c_of[n];
-    void* c = source.c + (source.c_by_row ? source.tape_rows : checkpoint + n) * source.c_row;
+    tables.c_in[i] = cut ? source.zero : source.c_of[place];
+    const int64_t row = source.c_by_row ? source.tape_rows + i - at_row.step : checkpoint + place;
+    void* c = source.c + row * source.c_row;
     tables.c_out[i] = c;
-    source.c_of[n] = c;
+    source.c_of[place] = c;
   }
-  tables.dy[i] = at(source.dy, t, n);
-  tables.dx[i] = at(source.dx, t, n);
-  tables.n[i] = n;
+  tables.dy[i] = at(source.dy, where);
+  tables.dx[i] = at(source.dx, where);
+  tables.n[i] = place;
   tables.cut[i] = cut;
 }
 
@@ -70,24 +79,21 @@ void build_rows(RowSource& moved, int64_t begin, int64_t end, RowTables& filled)
   RowSource source = moved;
   const RowTables tables = filled;
   const Sequence& seq = source.seq;
-  Cursor cursor{0, 0};
+  Cursor cursor{0, 0, 0};
   for (int64_t s = begin; s < end; ++s) {
     const int64_t checkpoint = source.c_by_row ? 0 : s / source.c_steps * seq.N;
     const int64_t t = seq.reverse ? seq.T - 1 - s : s;
+    const int64_t alive = alive_at(seq, t);
+    const int64_t first = source.n_begin < alive ? source.n_begin : alive,
+                  last = source.n_end < alive ? source.n_end : alive;
     note(tables.first[s - begin], cursor.row);
     if (tables.held_first != nullptr) tables.held_first[s - begin] = cursor.held;
+    source.tape_rows += count_processed(seq, t, 0, first);
     tables.tape_row[s - begin] = source.tape_rows;
-    bool listed = false;
-    for (int64_t n = 0; n < seq.N; ++n) {
-      if (seq.lengths != nullptr && t >= seq.lengths[n]) continue;
-      const bool mine = n >= source.n_begin && n < source.n_end;
-      if (mine) {
-        if (!listed) tables.tape_row[s - begin] = source.tape_rows;
-        listed = true;
-        add_row(source, tables, cursor, t, n, checkpoint);
-      }
-      source.tape_rows += is_processed(seq, t, n) ? 1 : 0;
-    }
+    cursor.step = cursor.row;
+    for (int64_t place = first; place < last; ++place)
+      add_row(source, tables, cursor, t, place, checkpoint);
+    source.tape_rows += cursor.row - cursor.step + count_processed(seq, t, last, alive);
   }
   note(tables.first[end - begin], cursor.row);
   if (tables.held_first != nullptr) tables.held_first[end - begin] = cursor.held;

@@ -65,10 +65,9 @@ void recompute_segment(const Plan& plan, const void* packed, const BackwardMemor
   const RecomputeMemory& again = memory.again;
   const Range steps = steps_of(plan, k);
   const auto prepare = [&](int64_t d, int64_t slice, ForwardCall& call) {
-    begin_call(plan, again.loop, packed, layer, d, slice, call);
-    RowSource& source = call.source;
     const RowSource& from = calls[d].source;
-    source.seq = from.seq;
+    begin_call(plan, from.seq, again.loop, packed, layer, d, slice, call);
+    RowSource& source = call.source;
     source.x = from.x;
     source.y = from.y;
     source.zero = from.zero;

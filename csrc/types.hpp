@@ -14,17 +14,27 @@ enum class Activation : uint32_t { standard, relu, clamp };
 enum class DType : uint32_t { f32, f64 };
 constexpr int cell_count = 4, activation_count = 3, dtype_count = 2;
 
-// An array (T, N, width) whose last axis is contiguous; base null: absent.
+// An array (T, N, width) whose last axis is contiguous; base null: absent. Packed: (rows, width),
+// step and row both the bytes of one.
 struct Operand {
   char* base;
   int64_t step, row;  // bytes between t and t+1, between n and n+1
 };
 
-// Which (t, n) a direction processes, and in which order.
+// Which (t, n) a direction processes, in which order, and where they lie in arrays:
+//
+//   at step_of(t) * Operand::step + row_of(n) * Operand::row, where step_of(t) is t and row_of(n) is n, unless packed
+//
+// Inside, rows are told apart by their places in `order`, the longest first: a step's rows are the first ones then, none that
+// has ended is looked at again, and threads take neighbouring places of equal work.
 struct Sequence {
   int64_t T, N;
   bool reverse;            // t runs from T-1 down
   const int64_t* lengths;  // [N] or null: row n has lengths[n] steps
+  const int64_t* order;    // [N] n at each place; null without lengths: all n as they are
+  const int64_t* step_of;  // [T] or null
+  const int64_t* row_of;   // [N] or null
+  int64_t flag_step;       // of the next two, which are bytes: N; packed: 1
   const uint8_t* reset;    // [T,N] or null: the state is zeroed at the boundary between t-1 and t
   const uint8_t* mask;     // [T,N] or null: where 0 the state is kept and y repeats it
 };
@@ -51,7 +61,7 @@ struct RowTables {
   void** c_out;          // [rows] -> [Hp]
   const void** dy;       // [rows] -> [H]     backward only, from here
   void** dx;             // [rows] -> [I]
-  int64_t* n;            // [rows]            batch index
+  int64_t* n;            // [rows]            place in the order, ascending in a step
   uint8_t* cut;          // [rows]            1: h and c before the step were zeroed by a reset
   int64_t* first;        // [steps+1]         first row of each step in these tables
   int64_t* tape_row;     // [steps]           its index among all rows of all slices
@@ -66,9 +76,9 @@ struct RowTables {
 // From which the tables are built, and what moves along while they are.
 struct RowSource {
   Sequence seq;
-  int64_t n_begin, n_end;  // the batch slice; others are counted for tape_row, not listed
+  int64_t n_begin, n_end;  // the batch slice: places; others are counted for tape_row, not listed
   Operand x, y, dy, dx;
-  const void** h_of;  // [N] where the state h of each row lies now; begins at h0 or at zero
+  const void** h_of;  // [N] where the state h of each place lies now; begins at h0 or at zero
   const void** c_of;  // [N] likewise c
   const void* zero;   // a row of zeros, as long as any
   char* c;            // rows of c, null if the cell has none
@@ -119,7 +129,7 @@ struct BackwardArgs {
   const void* gates;   // tape, as in ForwardArgs
   void*
       dgates;  // [panels][R][4*lanes]; may be the tape's gates themselves. RNN: [panels][R][<= 4*lanes]
-  void* dh;                // [N][Hp] inout: gradient of the state h between steps
+  void* dh;                // [N][Hp] by place, inout: gradient of the state h between steps
   void* dc;                // [N][Hp] inout: likewise c (LSTM)
   void* rh;                // GRU with reset before: [R][Hp], r*h for dU
   void* drh;               // likewise: [N][Hp]

@@ -349,6 +349,15 @@ def _source(value: Any, lengths: Any, batch_first: bool) -> list[Array] | Padded
     return _check.arrays(value)
 
 
+def checked(value: Any) -> Ragged | PackedSequence:
+    """A packed x of a layer; of a PackedSequence without indices they stay away."""
+    source = _source(value, None, False)
+    assert isinstance(source, Ragged | PackedSequence)
+    if isinstance(source, PackedSequence) and value.sorted_indices is None and value.unsorted_indices is None:
+        return PackedSequence(source.data, source.batch_sizes)
+    return source
+
+
 def _padded(value: Any, lengths: Any, batch_first: bool, name: str) -> Padded:
     data = _check.rows(name, value, axes=2)
     if batch_first:

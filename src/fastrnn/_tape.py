@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _validate
+from ._packed import PackedLayout
 from ._spec import Spec
 from ._weights import Weights
 from .backends import Packed
@@ -42,14 +43,14 @@ class Tape:
     """
 
     __slots__ = (
-        "_buffer", "_ready", "batch", "batch_first", "batched", "c0", "dropout", "h0", "lengths", "mask", "owner",
-        "packed", "reset", "spec", "steps", "x", "y",
+        "_buffer", "_ready", "batch", "batch_first", "batched", "c0", "dropout", "h0", "layout", "lengths", "mask",
+        "owner", "packed", "reset", "spec", "steps", "x", "y",
     )  # fmt: skip
 
     def __init__(
         self, packed: Packed, buffer: object, x: Array, y: Array, h0: Array | None, c0: Array | None,
         lengths: Array | None, reset: Array | None, mask: Array | None, dropout: Array | None,
-        batched: bool, batch_first: bool,
+        batched: bool, batch_first: bool, layout: PackedLayout | None = None,
     ) -> None:  # fmt: skip
         self.packed = packed
         self.spec = packed.spec
@@ -58,7 +59,8 @@ class Tape:
         self.h0, self.c0 = h0, c0
         self.lengths, self.reset, self.mask, self.dropout = lengths, reset, mask, dropout
         self.batched, self.batch_first = batched, batch_first
-        self.steps, self.batch = x.shape[:2]
+        self.layout = layout  # of a packed x
+        self.steps, self.batch = x.shape[:2] if layout is None else (layout.packing.steps, layout.packing.batch)
         self.owner: object = None  # set by a layer, to know its tapes again
         # One element or none. Taking it is a single list operation, so of two threads only one gets the buffer.
         self._buffer = [buffer]
@@ -112,7 +114,7 @@ class Gradients:
 
     Attributes
     ----------
-    x : ndarray, shaped like the input of `forward`
+    x : ndarray, shaped like the input of `forward`; of packed input in its layout
     state : (dh0, dc0) for an LSTM, dh0 for the others; shaped like the state
         Gradient with respect to the initial state, also if none was given.
     weights : Weights
@@ -130,14 +132,14 @@ class Gradients:
         self.dx: Array = np.empty((0, 0, spec.input_size), spec.dtype)  # (T, N, I)
         self.dh0: Array = np.empty((0, 0, 0), spec.dtype)  # (L*D, N, H)
         self.dc0: Array | None = None
-        self.x: Array = self.dx
+        self.x: Any = self.dx
         self.state: Any = self.dh0
 
     def fit(self, tape: Tape) -> None:
         """Make x and state the right size for a tape, in new memory where the old does not fit or is the tape's x."""
         spec, batched, batch_first = self.spec, tape.batched, tape.batch_first
-        shape = (tape.steps, tape.batch, spec.input_size)
         x = cast(Array, tape.x)
+        shape = x.shape
         dense = self.dx.swapaxes(0, 1) if batched and batch_first else self.dx
         if self.dx.shape != shape or not dense.flags.c_contiguous or _validate.overlap(self.dx, x):
             if batched and batch_first:
@@ -151,8 +153,11 @@ class Gradients:
             if spec.cell == "lstm":
                 self.dc0 = np.empty(_validate.state_shape(spec, tape.batch, cell=True), spec.dtype)
         self.x = self.dx[:, 0] if not batched else self.dx.swapaxes(0, 1) if batch_first else self.dx
+        if tape.layout is not None:
+            self.x, batched = tape.layout.wrap(self.x), True
         h = self.dh0 if batched else self.dh0[:, 0]
         self.state = h if self.dc0 is None else (h, self.dc0 if batched else self.dc0[:, 0])
 
     def __repr__(self) -> str:
-        return f"<Gradients of {self.spec.cell}: x {self.x.shape}, {self.flat.size} weights of {self.spec.dtype}>"
+        shape = self.x.shape if isinstance(self.x, np.ndarray) else self.dx[:, 0].shape
+        return f"<Gradients of {self.spec.cell}: x {shape}, {self.flat.size} weights of {self.spec.dtype}>"

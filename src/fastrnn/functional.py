@@ -8,6 +8,10 @@ Letters: T steps, N batch, I input, H hidden, D directions, L layers. y and dy a
 projection y, dy and h have P values where H is written. With `batch_first=True` the first two axes of x, y, dy,
 grads.x, reset and mask are swapped; without a batch axis x is (T, I) and N is dropped everywhere. Every array argument
 may be a list, of another real dtype, strided or read-only.
+
+x may also be packed, a `sequences.Ragged` or a PackedSequence, ours or PyTorch's, with M rows of data in all. Then it
+is never padded: y and grads.x come in the layout of x; dy, reset, mask and dropout have (M, ...) for (T, N, ...), in the
+order of x, and all but dropout may come in its layout. States have the N rows in their order before sorting.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import _validate, backends
+from . import _packed, _validate, backends
+from ._packed import PackedLayout
 from ._spec import Spec
 from ._tape import Gradients, Tape
 from ._weights import Weights
@@ -84,7 +89,7 @@ def infer(
     ----------
     packed : Packed
         From `pack`; decides backend and instruction set.
-    x : array_like, shape (T, N, I)
+    x : array_like, shape (T, N, I), or packed data (M, I)
     state : (h, c) for an LSTM, h for the others; each shape (L*D, N, H), optional
         Zeros if not given.
     lengths : array_like of int, shape (N,), optional
@@ -112,13 +117,15 @@ def infer(
     done = packed.infer_small(x, state, lengths, reset, mask, out, batch_first)
     if done is not None:
         return done
-    x, batched = _validate.sequence(spec, x, batch_first)
+    layout = _packed.layout(x, lengths)
+    x, batched = _validate.sequence(spec, x, batch_first) if layout is None else layout.input(spec)
     steps, batch, _ = x.shape
     h0 = c0 = None
     if state is not None or lengths is not None or reset is not None or mask is not None:
         h0, c0, lengths, reset, mask = _optional(
-            spec, state, lengths, reset, mask, steps, batch, batched, batch_first, own=False
+            spec, state, lengths, reset, mask, steps, batch, batched, batch_first, False, layout
         )
+    batch_first = batch_first and layout is None
     if out is None:
         y = target = _new_output(spec, steps, batch, batch_first, x.dtype)
     else:
@@ -127,10 +134,13 @@ def infer(
         inputs = ("x", x), ("state", h0), ("state", c0), ("lengths", lengths), ("reset", reset), ("mask", mask)
         _validate.apart(y, *inputs)
         target = y if _validate.fits(y) else np.empty(y.shape, y.dtype)
-    hn, cn = _new_state(spec, batch, x.dtype)
-    module.forward(packed, x, target, h0, c0, hn, cn, lengths, reset, mask, None, None)
+    hn, cn = _new_state(spec, batch if layout is None else layout.packing.batch, x.dtype)
+    packing = None if layout is None else layout.packing
+    module.forward(packed, x, target, h0, c0, hn, cn, lengths, reset, mask, None, None, packing)
     if target is not y:
         y[...] = target
+    if layout is not None:
+        return layout.wrap(y[:, 0]), hn if cn is None else (hn, cn)
     if out is None:
         out = y if batched and not batch_first else _as_given(y, batched, batch_first)
     if batched:
@@ -178,11 +188,13 @@ def forward(
         An argument that does not fit, before anything is written.
     """
     module, spec = _module(packed), packed.spec
-    x, batched = _validate.sequence(spec, x, batch_first)
+    layout = _packed.layout(x, lengths)
+    x, batched = _validate.sequence(spec, x, batch_first) if layout is None else layout.input(spec)
     steps, batch, _ = x.shape
     h0, c0, lengths, reset, mask = _optional(
-        spec, state, lengths, reset, mask, steps, batch, batched, batch_first, own=True
+        spec, state, lengths, reset, mask, steps, batch, batched, batch_first, True, layout
     )
+    batch_first = batch_first and layout is None
     draw = dropout if callable(dropout) else None
     if dropout is not None:
         dropout = None if draw else _validate.dropout_masks(dropout, spec, steps, batch, batched)
@@ -191,16 +203,22 @@ def forward(
         raise TypeError(message)
     recompute = _validate.choice("save", save, ("all", "recompute")) == "recompute"
     y = _new_output(spec, steps, batch, batch_first, x.dtype)
-    hn, cn = _new_state(spec, batch, x.dtype)
+    hn, cn = _new_state(spec, batch if layout is None else layout.packing.batch, x.dtype)
     if draw and spec.num_layers > 1:
         shape = (spec.num_layers - 1, *y.shape)
         dropout = _validate.dropout_masks(draw(shape), spec, steps, batch, True)
     old = tape.memory_for(packed.backend) if tape is not None else None
-    buffer = module.make_tape(packed, steps, batch, old, recompute)
-    module.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, buffer)
-    new = Tape(packed, buffer, x, y, h0, c0, lengths, reset, mask, dropout, batched, batch_first)
+    if layout is None:
+        buffer = module.make_tape(packed, steps, batch, old, recompute)
+    else:
+        buffer = module.make_tape(packed, layout.packing.steps, layout.packing.batch, old, recompute, steps)
+    packing = None if layout is None else layout.packing
+    module.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, buffer, packing)
+    new = Tape(packed, buffer, x, y, h0, c0, lengths, reset, mask, dropout, batched, batch_first, layout)
     visible = _as_given(y, batched, batch_first).view()
     visible.flags.writeable = False
+    if layout is not None:
+        return layout.wrap(visible), hn if cn is None else (hn, cn), new
     return visible, _as_state(hn, cn, batched), new
 
 
@@ -245,10 +263,12 @@ def backward(
     Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78 (1990).
     """
     check_tape(tape)
-    spec, steps, batch, batched, batch_first = tape.spec, tape.steps, tape.batch, tape.batched, tape.batch_first
+    spec, batch, batched, batch_first, layout = tape.spec, tape.batch, tape.batched, tape.batch_first, tape.layout
     if dy is not None:
-        dy = _validate.like_output("dy", dy, spec, steps, batch, batched, batch_first)
-    dhn, dcn = _validate.state("dstate", dstate, spec, batch, batched, partial=True)
+        given = dy if layout is None else layout.data("dy", dy)
+        first, second, _ = cast(Array, tape.y).shape
+        dy = _validate.like_output("dy", given, spec, first, second, batched, batch_first)
+    dhn, dcn = _validate.state("dstate", dstate, spec, batch, batched or layout is not None, partial=True)
     _check_out(spec, out, accumulate)
     grads = out if out is not None else Gradients(spec)
     buffer = tape.take()
@@ -262,7 +282,7 @@ def backward(
         _module(tape.packed).backward(
             tape.packed, buffer, cast(Array, tape.x), cast(Array, tape.y), tape.h0, tape.c0, dy, dhn, dcn,
             grads.dx, grads.dh0, grads.dc0, grads.flat, tape.lengths, tape.reset, tape.mask, tape.dropout,
-            retain, accumulate,
+            retain, accumulate, None if layout is None else layout.packing,
         )  # fmt: skip
         done = True
     finally:
@@ -376,10 +396,15 @@ def _module(packed: Packed) -> Backend:
 
 def _optional(
     spec: Spec, state: Any, lengths: Any, reset: Any, mask: Any,
-    steps: int, batch: int, batched: bool, batch_first: bool, own: bool,
+    steps: int, batch: int, batched: bool, batch_first: bool, own: bool, layout: PackedLayout | None,
 ) -> tuple[Array | None, Array | None, Array | None, Array | None, Array | None]:  # fmt: skip
     """Check what most calls leave out; `own` copies what is kept beyond the call."""
-    h0, c0 = (None, None) if state is None else _validate.state("state", state, spec, batch, batched, own)
+    h0 = c0 = None
+    if layout is not None:
+        reset, mask = layout.data("reset", reset), layout.data("mask", mask)
+        h0, c0 = _validate.state("state", state, spec, layout.packing.batch, True, own)
+    elif state is not None:
+        h0, c0 = _validate.state("state", state, spec, batch, batched, own)
     if lengths is not None:
         lengths = _validate.lengths(lengths, steps, batch, batched)
     if reset is not None:

@@ -31,7 +31,8 @@ typedef enum fastrnn_status {
   FASTRNN_UNKNOWN_ISA,      /* no instruction set of that name was built */
   FASTRNN_ISA_NOT_RUNNABLE, /* built, but this CPU or operating system cannot run it */
   FASTRNN_MISALIGNED,       /* packed, tape or workspace is not on a 64-byte boundary */
-  FASTRNN_BAD_LENGTHS       /* a length is negative or above T */
+  FASTRNN_BAD_LENGTHS,      /* a length is negative or above T */
+  FASTRNN_BAD_PACKING /* offsets, batch_sizes or places are not those of problem.rows packed rows */
 } fastrnn_status;
 
 typedef enum fastrnn_cell {
@@ -71,8 +72,9 @@ typedef struct fastrnn_problem {
   uint32_t dtype;      /* fastrnn_dtype */
   int64_t T, N;        /* >= 0 */
   int64_t I, H, L;     /* >= 1 */
-  uint32_t D;          /* 1 or 2 */
-  uint32_t bias;       /* 0 or 1 */
+  int64_t rows;  /* 0: x and y are padded, [T,N,..]. Else they are packed, [rows,..], see below */
+  uint32_t D;    /* 1 or 2 */
+  uint32_t bias; /* 0 or 1 */
   int32_t
       isa; /* index as in fastrnn_isa_name, or -1 for the active one: then the same at every call, see below */
   uint32_t retain;  /* backward leaves the tape as it is (its workspace is then larger) */
@@ -95,7 +97,7 @@ typedef struct fastrnn_sizes {
 } fastrnn_sizes;
 
 /* Sizes for a problem. Packed weights and tapes belong to the instruction set they were made for, packed sizes do not depend
- * on T and N. Tapes are for one T, N, save and segment; workspaces for one problem: every field, threads, split and retain too,
+ * on T, N and rows. Tapes are for one T, N, rows, save and segment; workspaces for one problem: every field, threads, split and retain too,
  * must be what it was here. */
 fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes);
 
@@ -104,7 +106,19 @@ fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes
 fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights, void* packed,
                             void* packed_backward);
 
-/* Arrays have the problem's dtype and need element alignment only; their last axis is contiguous. */
+/* Arrays have the problem's dtype and need element alignment only; their last axis is contiguous.
+ *
+ * Rows of different length, n having len[n] steps, lie in one of three ways, with nothing computed but for their steps:
+ *
+ *   padded     x[t,n], len = lengths, the rest of y and dx is zeroed
+ *   by rows    x[offsets[n] + t], len[n] = offsets[n+1] - offsets[n]          a row after the other: Arrow's lists
+ *   by steps   x[starts[t] + places[n]], starts[t] the sum of batch_sizes[0..t-1]: a step after the other, in each the
+ *              longest row first: PyTorch's PackedSequence, whose unsorted_indices are places
+ *
+ * Packed, problem.rows is the sum of all len and not 0 (without any step, say T = 0), T at least the longest; wherever
+ * [T,N] is written below, of x, y, dy, dx, reset, mask and dropout, read [rows] in the order of x; x_t is the stride from
+ * row to row, and x_n is not looked at, and so on. States are [N] in the order of n. These index arrays are checked as
+ * lengths are, before anything but the workspace is written, and may be used for nothing else while the call runs. */
 typedef struct fastrnn_forward_args {
   uint32_t struct_size;
   uint32_t reserved;
@@ -118,16 +132,21 @@ typedef struct fastrnn_forward_args {
   void* hn;               /* [L*D,N,H] out; may be h0, unless backward is to read h0 later */
   void* cn;               /* [L*D,N,H] out; may be c0; LSTM, else null */
   const int64_t* lengths; /* [N] in 0..T, or null */
-  const uint8_t* reset;   /* [T,N] contiguous, or null */
-  const uint8_t* mask;    /* [T,N] contiguous, or null */
-  const void* dropout;    /* [L-1,T,N,D*H] contiguous, multiplies what enters layers 1.., or null */
-  void* tape;             /* [sizes.tape] 64-byte aligned, or null: inference */
-  void* workspace;        /* [sizes.forward_workspace] 64-byte aligned */
+  const int64_t*
+      offsets; /* [N+1] packed by rows, else null: from 0 to problem.rows, never falling */
+  const int64_t*
+      batch_sizes; /* [T] packed by steps, else null: from at most N, never rising, to at least 1 */
+  const int64_t* places; /* [N] with batch_sizes, each of 0..N-1 once; or null: n */
+  const uint8_t* reset;  /* [T,N] contiguous, or null */
+  const uint8_t* mask;   /* [T,N] contiguous, or null */
+  const void* dropout;   /* [L-1,T,N,D*H] contiguous, multiplies what enters layers 1.., or null */
+  void* tape;            /* [sizes.tape] 64-byte aligned, or null: inference */
+  void* workspace;       /* [sizes.forward_workspace] 64-byte aligned */
 } fastrnn_forward_args;
 
 fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_forward_args* args);
 
-/* x, y, h0, c0, lengths, reset, mask, dropout and the problem are those of the forward call. */
+/* x, y, h0, c0, lengths or what packs them, reset, mask, dropout and the problem are those of the forward call. */
 typedef struct fastrnn_backward_args {
   uint32_t struct_size;
   uint32_t accumulate; /* 1: add to dweights instead of writing it */
@@ -149,6 +168,9 @@ typedef struct fastrnn_backward_args {
   void* dc0;      /* [L*D,N,H] */
   void* dweights; /* [sizes.weights] */
   const int64_t* lengths;
+  const int64_t* offsets;
+  const int64_t* batch_sizes;
+  const int64_t* places;
   const uint8_t* reset;
   const uint8_t* mask;
   const void* dropout;

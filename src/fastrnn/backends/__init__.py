@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 
 import numpy.typing as npt
 
+from .._packing import Packing
 from .._spec import Spec
 
 Array = npt.NDArray[Any]
@@ -62,20 +63,25 @@ class Backend(Protocol):
     def pack(self, spec: Spec, weights: Array) -> Packed: ...
 
     def make_tape(
-        self, packed: Any, steps: int, batch: int, reuse: object | None = None, recompute: bool = False
+        self, packed: Any, steps: int, batch: int, reuse: object | None = None, recompute: bool = False, rows: int = 0
     ) -> object:
-        """Memory for one forward; with `recompute` it holds no gates, and backward computes them again."""
+        """Memory for one forward; with `recompute` it holds no gates, and backward computes them again.
+
+        rows: of x in all if they are packed, 0 if they are padded.
+        """
 
     def forward(
         self, packed: Any, x: Array, y: Array, h0: Array | None, c0: Array | None, hn: Array, cn: Array | None,
         lengths: Array | None, reset: Array | None, mask: Array | None, dropout: Array | None, tape: object | None,
-    ) -> None: ...  # fmt: skip
+        packing: Packing | None = None,
+    ) -> None:  # fmt: skip
+        """With a packing every (T, N, ...) is (M, 1, ...), and lengths are those of the packing."""
 
     def backward(
         self, packed: Any, tape: object, x: Array, y: Array, h0: Array | None, c0: Array | None,
         dy: Array | None, dhn: Array | None, dcn: Array | None, dx: Array | None, dh0: Array | None,
         dc0: Array | None, dweights: Array | None, lengths: Array | None, reset: Array | None,
-        mask: Array | None, dropout: Array | None, retain: bool, accumulate: bool,
+        mask: Array | None, dropout: Array | None, retain: bool, accumulate: bool, packing: Packing | None = None,
     ) -> None: ...  # fmt: skip
 
     def config(self) -> dict[str, object]: ...

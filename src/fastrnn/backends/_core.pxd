@@ -33,6 +33,7 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         int64_t I
         int64_t H
         int64_t L
+        int64_t rows
         uint32_t D
         uint32_t bias
         int32_t isa
@@ -67,6 +68,9 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         void* hn
         void* cn
         const int64_t* lengths
+        const int64_t* offsets
+        const int64_t* batch_sizes
+        const int64_t* places
         const uint8_t* reset
         const uint8_t* mask
         const void* dropout
@@ -98,6 +102,9 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         void* dc0
         void* dweights
         const int64_t* lengths
+        const int64_t* offsets
+        const int64_t* batch_sizes
+        const int64_t* places
         const uint8_t* reset
         const uint8_t* mask
         const void* dropout

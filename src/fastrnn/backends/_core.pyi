@@ -4,6 +4,7 @@ from typing import Any, final
 
 import numpy.typing as npt
 
+from .._packing import Packing
 from .._spec import Spec
 
 Array = npt.NDArray[Any]
@@ -33,7 +34,7 @@ class Packed:
 
 def pack(spec: Spec, weights: Array) -> Packed: ...
 def make_tape(
-    packed: Packed, steps: int, batch: int, reuse: object | None = None, recompute: bool = False
+    packed: Packed, steps: int, batch: int, reuse: object | None = None, recompute: bool = False, rows: int = 0
 ) -> Buffer: ...
 def forward(
     packed: Packed,
@@ -48,6 +49,7 @@ def forward(
     mask: Array | None,
     dropout: Array | None,
     tape: Buffer | None,
+    packing: Packing | None = None,
 ) -> None: ...
 def backward(
     packed: Packed,
@@ -69,6 +71,7 @@ def backward(
     dropout: Array | None,
     retain: bool,
     accumulate: bool,
+    packing: Packing | None = None,
 ) -> None: ...
 def probe(
     kind: str, repeats: int, *, dtype: str = "float32", threads: int = 1, buffer: Array | None = None

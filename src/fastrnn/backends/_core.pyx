@@ -111,11 +111,12 @@ cdef class Packed:
         """
         return step_small(self, x, out, h, c)
 
-    cdef plan(self, int64_t steps, int64_t batch, bint retain, uint32_t save, uint32_t segment):
+    cdef plan(self, int64_t steps, int64_t batch, int64_t rows, bint retain, uint32_t save, uint32_t segment):
         # Under the GIL; callers copy problem and sizes before they release it.
         cdef uint32_t threads = <uint32_t>fastrnn_get_num_threads()
         if (
-            self.problem.T == steps and self.problem.N == batch and self.problem.retain == retain
+            self.problem.T == steps and self.problem.N == batch and self.problem.rows == rows
+            and self.problem.retain == retain
             and self.problem.threads == threads and self.problem.split == forced_split
             and self.problem.save == save and self.problem.segment == segment
         ):
@@ -123,6 +124,7 @@ cdef class Packed:
         cdef fastrnn_problem problem = self.problem
         problem.T = steps
         problem.N = batch
+        problem.rows = rows
         problem.retain = retain
         problem.threads = threads
         problem.split = forced_split
@@ -196,11 +198,13 @@ def pack(spec, weights):
     return packed
 
 
-def make_tape(Packed packed not None, int64_t steps, int64_t batch, reuse=None, bint recompute=False):
-    """Memory for what backward needs of `steps` x `batch`; that of `reuse` if it is large enough."""
+def make_tape(
+    Packed packed not None, int64_t steps, int64_t batch, reuse=None, bint recompute=False, int64_t rows=0
+):
+    """Memory for what backward needs of `steps` x `batch`, or packed `rows`; that of `reuse` if it is large enough."""
     cdef uint32_t save = FASTRNN_SAVE_RECOMPUTE if recompute else FASTRNN_SAVE_ALL
     cdef uint32_t segment = forced_segment
-    packed.plan(steps, batch, False, save, segment)
+    packed.plan(steps, batch, rows, False, save, segment)
     cdef Buffer tape
     if isinstance(reuse, Buffer) and (<Buffer>reuse).nbytes >= packed.sizes.tape:
         tape = <Buffer>reuse
@@ -222,8 +226,37 @@ cdef inline int64_t stride(array, int axis) noexcept:
     return cnp.PyArray_STRIDE(array, axis) // cnp.PyArray_ITEMSIZE(array)
 
 
+ctypedef fused args_t:
+    fastrnn_forward_args
+    fastrnn_backward_args
+
+
+cdef struct Extent:
+    int64_t steps
+    int64_t batch
+    int64_t rows  # packed, else 0
+
+
+cdef Extent extent(x, packing):
+    cdef Extent e
+    if packing is None:
+        e.steps, e.batch, e.rows = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), 0
+    else:  # without any row T is 0, and nothing is packed
+        e.steps, e.batch, e.rows = packing.steps, packing.batch, cnp.PyArray_DIM(x, 0)
+    return e
+
+
+cdef set_rows(args_t* a, lengths, packing):
+    if packing is None or packing.steps == 0:
+        a.lengths = <const int64_t*>data(lengths)
+    else:
+        a.offsets = <const int64_t*>data(packing.offsets)
+        a.batch_sizes = <const int64_t*>data(packing.batch_sizes)
+        a.places = <const int64_t*>data(packing.places)
+
+
 def forward(
-    Packed packed not None, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, Buffer tape
+    Packed packed not None, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, Buffer tape, packing=None
 ):
     """One call over a whole sequence; see `fastrnn.backends.Backend`."""
     cdef fastrnn_forward_args a
@@ -231,10 +264,11 @@ def forward(
     cdef fastrnn_sizes sizes
     cdef fastrnn_status status
     memset(&a, 0, sizeof(a))
+    cdef Extent e = extent(x, packing)
     if tape is None:
-        packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), False, FASTRNN_SAVE_ALL, 0)
+        packed.plan(e.steps, e.batch, e.rows, False, FASTRNN_SAVE_ALL, 0)
     else:
-        packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), False, tape.save, tape.segment)
+        packed.plan(e.steps, e.batch, e.rows, False, tape.save, tape.segment)
     problem, sizes = packed.problem, packed.sizes  # before an allocation lets another thread plan
     if tape is not None and tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
@@ -243,7 +277,7 @@ def forward(
     a.x, a.x_t, a.x_n = data(x), stride(x, 0), stride(x, 1)
     a.y, a.y_t, a.y_n = data(y), stride(y, 0), stride(y, 1)
     a.h0, a.c0, a.hn, a.cn = data(h0), data(c0), data(hn), data(cn)
-    a.lengths = <const int64_t*>data(lengths)
+    set_rows(&a, lengths, packing)
     a.reset = <const uint8_t*>data(reset)
     a.mask = <const uint8_t*>data(mask)
     a.dropout = data(dropout)
@@ -261,7 +295,7 @@ def forward(
 
 def backward(
     Packed packed not None, Buffer tape not None, x, y, h0, c0, dy, dhn, dcn, dx, dh0, dc0, dweights, lengths, reset, mask,
-    dropout, bint retain, bint accumulate
+    dropout, bint retain, bint accumulate, packing=None
 ):
     """Gradients of one forward call; see `fastrnn.backends.Backend`."""
     cdef fastrnn_backward_args a
@@ -269,7 +303,8 @@ def backward(
     cdef fastrnn_sizes sizes
     cdef fastrnn_status status
     memset(&a, 0, sizeof(a))
-    packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), retain, tape.save, tape.segment)
+    cdef Extent e = extent(x, packing)
+    packed.plan(e.steps, e.batch, e.rows, retain, tape.save, tape.segment)
     problem, sizes = packed.problem, packed.sizes  # before an allocation lets another thread plan
     if tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
@@ -286,7 +321,7 @@ def backward(
     a.dhn, a.dcn = data(dhn), data(dcn)
     a.dx, a.dx_t, a.dx_n = data(dx), stride(dx, 0), stride(dx, 1)
     a.dh0, a.dc0, a.dweights = data(dh0), data(dc0), data(dweights)
-    a.lengths = <const int64_t*>data(lengths)
+    set_rows(&a, lengths, packing)
     a.reset = <const uint8_t*>data(reset)
     a.mask = <const uint8_t*>data(mask)
     a.dropout = data(dropout)
@@ -301,59 +336,7 @@ def backward(
         check(status)
 
 
-def probe(kind, int64_t repeats, *, dtype="float32", uint32_t threads=1, buffer=None):
-    """A measuring aid: does work of a known amount, without the GIL, for the caller to time.
-
-    Parameters
-    ----------
-    kind : {"fma", "read", "call", "phase"}
-        Multiply-adds in registers; vector loads of a buffer; calls of the thread pool that
-        every thread takes part in; phases of a team, which is what a step of a hidden split waits for.
-    repeats : int
-        How many rounds, passes over the buffer, calls or phases.
-    dtype : {"float32", "float64"}
-        Of "fma".
-    threads : int
-        Of "call" and "phase"; the other kinds run on the calling thread.
-    buffer : ndarray, C-contiguous
-        That "read" reads.
-
-    Returns
-    -------
-    float
-        The amount: floating-point operations, bytes, calls or phases.
-
-    Raises
-    ------
-    ValueError
-        Another kind or dtype, a negative number, or no contiguous buffer to read.
-    """
-    cdef fastrnn_probe p
-    cdef fastrnn_status status
-    cdef double work = 0
-    if kind not in PROBES:
-        raise ValueError(f"kind is {kind!r}; it must be one of {PROBES}")
-    if dtype not in ("float32", "float64"):
-        raise ValueError(f"dtype is {dtype!r}; it must be 'float32' or 'float64'")
-    if repeats < 0:
-        raise ValueError(f"repeats is {repeats}; it must be 0 or more")
-    memset(&p, 0, sizeof(p))
-    p.struct_size = sizeof(p)
-    p.kind = PROBES.index(kind)
-    p.dtype = FASTRNN_F32 if dtype == "float32" else FASTRNN_F64
-    p.isa = -1
-    p.threads = threads
-    p.repeats = repeats
-    if kind == "read":
-        if not isinstance(buffer, np.ndarray) or not buffer.flags.c_contiguous:
-            raise ValueError("buffer must be a C-contiguous array for kind 'read'")
-        p.buffer, p.bytes = cnp.PyArray_DATA(buffer), buffer.nbytes
-    with nogil:
-        status = fastrnn_run_probe(&p, &work)
-    check(status)
-    return work
-
-
+include "_probe.pxi"
 include "_small.pxi"
 
 

@@ -64,7 +64,7 @@ cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
     cdef int64_t steps = second if swapped else first, batch = first if swapped else second
     if steps == 0 or batch == 0 or cnp.PyArray_DIM(x, ndim - 1) != I:
         return None
-    packed.plan(steps, batch, False, FASTRNN_SAVE_ALL, 0)
+    packed.plan(steps, batch, 0, False, FASTRNN_SAVE_ALL, 0)
     if not packed.small():
         return None
 
@@ -106,7 +106,7 @@ cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
     cdef int ndim = 0 if x is None else cnp.PyArray_NDIM(x)
     if (ndim != 2 and (ndim != 1 or batch != 1)) or not shaped(x, ndim, batch, 0, I):
         return None
-    packed.plan(1, batch, False, FASTRNN_SAVE_ALL, 0)
+    packed.plan(1, batch, 0, False, FASTRNN_SAVE_ALL, 0)
     if not packed.small():
         return None
     if out is None:

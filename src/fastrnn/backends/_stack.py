@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .._packing import Packing
 from .._spec import Spec
 
 Array = npt.NDArray[np.floating[Any]]
@@ -265,7 +266,13 @@ class Twin:
         return gates
 
     def make_tape(
-        self, packed: Packed, steps: int, batch: int, reuse: object | None = None, recompute: bool = False
+        self,
+        packed: Packed,
+        steps: int,
+        batch: int,
+        reuse: object | None = None,
+        recompute: bool = False,
+        rows: int = 0,
     ) -> TapeBuffer:
         """Buffer for one forward of T steps and N rows; takes over the memory of `reuse` if that is large enough."""
         return TapeBuffer(packed.spec, steps, batch, reuse, recompute)
@@ -273,10 +280,21 @@ class Twin:
     def forward(
         self, packed: Packed, x: Array, y: Array, h0: Array | None, c0: Array | None, hn: Array, cn: Array | None,
         lengths: Lengths | None, reset: Flags | None, mask: Flags | None, dropout: Array | None,
-        tape: TapeBuffer | None,
+        tape: TapeBuffer | None, packing: Packing | None = None,
     ) -> None:  # fmt: skip
-        """Run the stack on x (T, N, I) into y (T, N, D*H), hn, cn (L*D, N, H); keep in `tape` what backward needs."""
+        """Run the stack on x (T, N, I) into y (T, N, D*H), hn, cn (L*D, N, H); keep in `tape` what backward needs.
+
+        Packed arrays go through padded ones.
+        """
         spec = packed.spec
+        if packing is not None:
+            inside = np.empty((packing.steps, packing.batch, y.shape[2]), y.dtype)
+            self.forward(
+                packed, packing.spread(x), inside, h0, c0, hn, cn, packing.lengths, packing.spread(reset),
+                packing.spread(mask), _spread_layers(packing, dropout), tape,
+            )  # fmt: skip
+            packing.gather(inside, y)
+            return
         steps, batch = x.shape[:2]
         plan = schedules(spec, steps, lengths, reset, mask)
         scratch: Array | None = None
@@ -326,13 +344,23 @@ class Twin:
         self, packed: Packed, tape: TapeBuffer, x: Array, y: Array, h0: Array | None, c0: Array | None,
         dy: Array | None, dhn: Array | None, dcn: Array | None, dx: Array | None, dh0: Array | None,
         dc0: Array | None, dweights: Array | None, lengths: Lengths | None, reset: Flags | None, mask: Flags | None,
-        dropout: Array | None, retain: bool, accumulate: bool,
+        dropout: Array | None, retain: bool, accumulate: bool, packing: Packing | None = None,
     ) -> None:  # fmt: skip
         """Gradients dx, dh0, dc0 and dweights of a loss, given its gradients dy, dhn, dcn; None: not wanted, or zero.
 
         The tape always survives, so `retain` changes nothing here.
         """
         spec = packed.spec
+        if packing is not None:
+            inside = None if dx is None else np.empty((packing.steps, packing.batch, dx.shape[2]), dx.dtype)
+            self.backward(
+                packed, tape, packing.spread(x), packing.spread(y), h0, c0, packing.spread(dy), dhn, dcn, inside,
+                dh0, dc0, dweights, packing.lengths, packing.spread(reset), packing.spread(mask),
+                _spread_layers(packing, dropout), retain, accumulate,
+            )  # fmt: skip
+            if dx is not None and inside is not None:
+                packing.gather(inside, dx)
+            return
         plan = schedules(spec, x.shape[0], lengths, reset, mask)
         if dweights is not None and not accumulate:
             dweights[...] = 0
@@ -433,6 +461,11 @@ class Twin:
         reset = rows_that_ran(saved.gates[:, :, :size], run)
         self.kernels.add_product(du[: 2 * size], grads[:, : 2 * size], before)
         self.kernels.add_product(du[2 * size :], grads[:, 2 * size :], reset * before)
+
+
+def _spread_layers(packing: Packing, dropout: Array | None) -> Array | None:
+    """(L-1, T, N, D*H) of packed (L-1, M, 1, D*H)."""
+    return None if dropout is None else np.stack([packing.spread(layer) for layer in dropout])
 
 
 def _half(spec: Spec, y: Array, k: int) -> Array:
