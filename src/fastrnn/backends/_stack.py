@@ -266,14 +266,9 @@ class Twin:
         return gates
 
     def make_tape(
-        self,
-        packed: Packed,
-        steps: int,
-        batch: int,
-        reuse: object | None = None,
-        recompute: bool = False,
+        self, packed: Packed, steps: int, batch: int, reuse: object | None = None, recompute: bool = False,
         rows: int = 0,
-    ) -> TapeBuffer:
+    ) -> TapeBuffer:  # fmt: skip
         """Buffer for one forward of T steps and N rows; takes over the memory of `reuse` if that is large enough."""
         return TapeBuffer(packed.spec, steps, batch, reuse, recompute)
 
