@@ -1,5 +1,6 @@
-"""Small projects of other people, built and run against what is installed: tests/consumers, whose sources are the examples of
-docs/embedding.md.
+"""Small projects of other people, built and run against what is installed: tests/consumers.
+
+Their sources are the examples of docs/embedding.md.
 
 Those of the library want FASTRNN_PREFIX, where `cmake --install` has put it.
 """
