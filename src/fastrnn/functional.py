@@ -10,8 +10,8 @@ grads.x, reset and mask are swapped; without a batch axis x is (T, I) and N is d
 may be a list, of another real dtype, strided or read-only.
 
 x may also be packed, a `sequences.Ragged` or a PackedSequence, ours or PyTorch's, with M rows of data in all. Then it
-is never padded: y and grads.x come in the layout of x; dy, reset, mask and dropout have (M, ...) for (T, N, ...), in the
-order of x, and all but dropout may come in its layout. States have the N rows in their order before sorting.
+is never padded: y and grads.x come in the layout of x; dy, reset, mask and dropout have (M, ...) for (T, N, ...), in
+the order of x, and all but dropout may come in its layout. States have the N rows in their order before sorting.
 """
 
 from __future__ import annotations
