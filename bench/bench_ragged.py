@@ -25,6 +25,7 @@ import torch
 
 import _turns
 import fastrnn
+from fastrnn import sequences
 from fastrnn.backends import _core  # type: ignore[import-not-found,unused-ignore]
 
 BATCH, WIDTH = 32, 128
@@ -47,7 +48,7 @@ def fastrnn_call(cell: str, mode: str, x: Any, dy: Any, width: int = WIDTH, **op
     """Memory is used again where the layer takes it."""
     layer = _common.CELLS[cell][0](width, width, rng=1)
     if mode == "forward":
-        out = np.empty_like(dy) if isinstance(dy, np.ndarray) else None
+        out = np.empty_like(dy if isinstance(dy, np.ndarray) else dy.data)
         return lambda: layer(x, out=out, **options)
     tape = layer.forward(x, **options)[2]
     gradients = layer.backward(tape, dy)
@@ -98,6 +99,8 @@ def measure(cell: str, mode: str, rounds: int) -> bool:
         "fastrnn, dense": fastrnn_call(cell, mode, x[:mean].copy(), dy[:mean].copy()),
         "fastrnn, lengths": fastrnn_call(cell, mode, x, dy, lengths=lengths),
     }
+    for name, pack in (("Ragged", sequences.ragged), ("PackedSequence", sequences.pack)):
+        calls[f"fastrnn, {name}"] = fastrnn_call(cell, mode, pack(x, lengths), pack(dy, lengths))
     seconds = _turns.medians(calls, rounds)
     dense = seconds["fastrnn, dense"] * lengths.sum() / (mean * BATCH)
     peer = seconds.pop("PyTorch, PackedSequence")
@@ -106,12 +109,12 @@ def measure(cell: str, mode: str, rounds: int) -> bool:
     good = True
     for name, taken in seconds.items():
         if name == "fastrnn, dense":
-            print(f"  {name:18} {taken * 1e3:8.2f} ms {work / dense / 1e9:6.1f} GFLOP/s")
+            print(f"  {name:23} {taken * 1e3:8.2f} ms {work / dense / 1e9:6.1f} GFLOP/s")
             continue
         ratio, beside = peer / taken, taken / dense
         good &= ratio >= BARS[cell, mode] and beside <= 1.1
         print(
-            f"  {name:18} {taken * 1e3:8.2f} ms {work / taken / 1e9:6.1f} GFLOP/s"
+            f"  {name:23} {taken * 1e3:8.2f} ms {work / taken / 1e9:6.1f} GFLOP/s"
             f"   PyTorch / this {_turns.verdict(ratio, BARS[cell, mode])}   this / dense {_turns.close(beside)}"
         )
     return good

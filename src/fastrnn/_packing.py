@@ -60,6 +60,10 @@ class Packing:
         padded[self.indices()] = packed[:, 0]
         return padded.reshape(self.steps, self.batch, *shape)
 
+    def spread_layers(self, packed: Array | None) -> Array | None:
+        """(L-1, T, N, ...) of packed (L-1, M, 1, ...), of a dropout."""
+        return None if packed is None else np.stack([self.spread(layer) for layer in packed])
+
     def gather(self, padded: Array, out: Array) -> None:
         """out (M, 1, ...) = what padded (T, N, ...) has at the rows."""
         out[:, 0] = padded.reshape(self.steps * self.batch, *padded.shape[2:])[self.indices()]

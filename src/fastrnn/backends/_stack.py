@@ -286,7 +286,7 @@ class Twin:
             inside = np.empty((packing.steps, packing.batch, y.shape[2]), y.dtype)
             self.forward(
                 packed, packing.spread(x), inside, h0, c0, hn, cn, packing.lengths, packing.spread(reset),
-                packing.spread(mask), _spread_layers(packing, dropout), tape,
+                packing.spread(mask), packing.spread_layers(dropout), tape,
             )  # fmt: skip
             packing.gather(inside, y)
             return
@@ -351,7 +351,7 @@ class Twin:
             self.backward(
                 packed, tape, packing.spread(x), packing.spread(y), h0, c0, packing.spread(dy), dhn, dcn, inside,
                 dh0, dc0, dweights, packing.lengths, packing.spread(reset), packing.spread(mask),
-                _spread_layers(packing, dropout), retain, accumulate,
+                packing.spread_layers(dropout), retain, accumulate,
             )  # fmt: skip
             if dx is not None and inside is not None:
                 packing.gather(inside, dx)
@@ -456,11 +456,6 @@ class Twin:
         reset = rows_that_ran(saved.gates[:, :, :size], run)
         self.kernels.add_product(du[: 2 * size], grads[:, : 2 * size], before)
         self.kernels.add_product(du[2 * size :], grads[:, 2 * size :], reset * before)
-
-
-def _spread_layers(packing: Packing, dropout: Array | None) -> Array | None:
-    """(L-1, T, N, D*H) of packed (L-1, M, 1, D*H)."""
-    return None if dropout is None else np.stack([packing.spread(layer) for layer in dropout])
 
 
 def _half(spec: Spec, y: Array, k: int) -> Array:

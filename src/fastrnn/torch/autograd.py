@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .. import _validate
+from .._packing import Packing
 from .._spec import Spec
 from . import cache, reference
 from .cache import Snapshot
@@ -32,20 +33,20 @@ class Call:
     ----------
     layout : {"TNI", "NTI", "rows", "NI"}
         Of the input: time-major, batch first, the data of a PackedSequence, or one step of a cell.
-    rows : ndarray of int or None
-        Of a PackedSequence: where each row of the data lies in the padded (T*N, I).
+    packing : Packing or None
+        Of a PackedSequence, whose data (M, X) are (M, 1, X) here.
     lengths, reset : ndarray or None
         As the backends take them, time-major.
     """
 
-    __slots__ = ("batch", "layout", "lengths", "p", "reset", "rows", "snapshot", "steps")
+    __slots__ = ("batch", "layout", "lengths", "p", "packing", "reset", "snapshot", "steps")
 
     def __init__(
         self, snapshot: Snapshot, layout: str, steps: int, batch: int, p: float = 0.0,
-        lengths: Array | None = None, reset: Array | None = None, rows: Array | None = None,
+        lengths: Array | None = None, reset: Array | None = None, packing: Packing | None = None,
     ) -> None:  # fmt: skip
         self.snapshot, self.layout, self.steps, self.batch, self.p = snapshot, layout, steps, batch, p
-        self.lengths, self.reset, self.rows = lengths, reset, rows
+        self.lengths, self.reset, self.packing = lengths, reset, packing
 
     @property
     def spec(self) -> Spec:
@@ -54,11 +55,9 @@ class Call:
     def sequence(self, tensor: Tensor) -> Array:
         """(T, N, features) of a tensor in the layout of the call, as kernels can walk through it."""
         given = array(tensor)
-        if self.rows is not None:
-            padded = np.zeros((self.steps * self.batch, given.shape[1]), given.dtype)
-            padded[self.rows] = given
-            return padded.reshape(self.steps, self.batch, -1)
-        if self.layout == "NTI":
+        if self.packing is not None:
+            given = given[:, None]
+        elif self.layout == "NTI":
             given = given.transpose(1, 0, 2)
         elif self.layout == "NI":
             given = given[None]
@@ -67,14 +66,16 @@ class Call:
     def new(self, features: int) -> Array:
         """(T, N, features), dense in the layout of the call."""
         dtype = self.spec.dtype
+        if self.packing is not None:
+            return np.empty((self.packing.rows, 1, features), dtype)
         if self.layout == "NTI":
             return np.empty((self.batch, self.steps, features), dtype).transpose(1, 0, 2)
         return np.empty((self.steps, self.batch, features), dtype)
 
     def given(self, sequence: Array) -> Tensor:
         """What `new` made, as a tensor in the layout of the call."""
-        if self.rows is not None:
-            return torch.from_numpy(sequence.reshape(self.steps * self.batch, -1)[self.rows])
+        if self.packing is not None:
+            return torch.from_numpy(sequence[:, 0])
         if self.layout == "NTI":
             sequence = sequence.transpose(1, 0, 2)
         elif self.layout == "NI":
@@ -103,16 +104,12 @@ class Call:
         if p == 0 or spec.num_layers == 1:
             return None
         width = spec.directions * spec.hidden_size
-        size = (self.steps, self.batch, width) if self.rows is None else (len(self.rows), width)
-        factors = np.zeros((spec.num_layers - 1, self.steps, self.batch, width), spec.dtype)
+        size = (self.steps, self.batch, width) if self.packing is None else (self.packing.rows, 1, width)
+        factors = np.zeros((spec.num_layers - 1, *size), spec.dtype)
         for layer in factors:
             if p < 1:
                 dtype = torch.float32 if spec.dtype_name == "float32" else torch.float64
-                drawn = torch.empty(size, dtype=dtype).bernoulli_(1 - p).div_(1 - p).numpy()
-                if self.rows is None:
-                    layer[...] = drawn
-                else:
-                    layer.reshape(-1, width)[self.rows] = drawn
+                layer[...] = torch.empty(size, dtype=dtype).bernoulli_(1 - p).div_(1 - p).numpy()
         return factors
 
 
@@ -155,10 +152,12 @@ def forward(
     sequence = call.sequence(x)
     y, hn = call.new(spec.directions * spec.hidden_size), call.new_state()
     cn = call.new_state() if spec.cell == "lstm" else None
-    tape = module.make_tape(packed, call.steps, call.batch) if keep else None
+    rows = 0 if call.packing is None else call.packing.rows
+    tape = module.make_tape(packed, call.steps, call.batch, rows=rows) if keep else None
     module.forward(
-        packed, sequence, y, call.state(h0), call.state(c0), hn, cn, call.lengths, call.reset, None, dropout, tape
-    )
+        packed, sequence, y, call.state(h0), call.state(c0), hn, cn, call.lengths, call.reset, None, dropout, tape,
+        call.packing,
+    )  # fmt: skip
     outputs: Outputs = (call.given_state(hn),) if cn is None else (call.given_state(hn), call.given_state(cn))
     if call.layout != "NI":
         outputs = (call.given(y), *outputs)
@@ -232,7 +231,7 @@ def backward(
     module.backward(
         packed, tape, call.sequence(x), call.sequence(y), call.state(h0), call.state(c0),
         None if dy is None else call.sequence(dy), call.state(dhn), call.state(dcn), dx, dh0, dc0, weights,
-        call.lengths, call.reset, None, dropout, False, False,
+        call.lengths, call.reset, None, dropout, False, False, call.packing,
     )  # fmt: skip
     grads: list[Tensor | None] = [
         None if dx is None else call.given(dx),
@@ -258,6 +257,8 @@ def _differentiable(
     if call.lengths is not None:
         active = torch.from_numpy(np.arange(call.steps)[:, None, None] < call.lengths[:, None])
     weights = [p for p in params if p is not None]
+    if dropout is not None and call.packing is not None:
+        dropout = call.packing.spread_layers(dropout)
     outputs = reference.stack(
         call.spec, _time_major(call, x), _with_layer(call, h0), _with_layer(call, c0), weights, active,
         None if call.reset is None else torch.from_numpy(call.reset.astype(bool)[..., None]),
@@ -274,8 +275,9 @@ def _differentiable(
 
 def _time_major(call: Call, x: Tensor) -> Tensor:
     """As `Call.sequence`, in PyTorch's operations."""
-    if call.rows is not None:
-        flat = x.new_zeros(call.steps * call.batch, x.shape[1]).index_copy(0, torch.from_numpy(call.rows), x)
+    if call.packing is not None:
+        rows = torch.from_numpy(call.packing.indices())
+        flat = x.new_zeros(call.steps * call.batch, x.shape[1]).index_copy(0, rows, x)
         return flat.view(call.steps, call.batch, -1)
     return x.transpose(0, 1) if call.layout == "NTI" else x[None] if call.layout == "NI" else x
 
@@ -286,6 +288,6 @@ def _with_layer(call: Call, state: Tensor | None) -> Tensor | None:
 
 def _as_given(call: Call, y: Tensor) -> Tensor:
     """As `Call.given`, in PyTorch's operations."""
-    if call.rows is not None:
-        return y.flatten(0, 1)[torch.from_numpy(call.rows)]
+    if call.packing is not None:
+        return y.flatten(0, 1)[torch.from_numpy(call.packing.indices())]
     return y.transpose(0, 1) if call.layout == "NTI" else y

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from .._packing import Packing
 from .autograd import Call
 from .cache import DTYPES, PLAIN, Array, Snapshot, is_plain, snapshot
 from .report import OURS
@@ -165,9 +166,10 @@ def _packed(
 
 def packed_call(weights: Snapshot, counts: Array, p: float) -> Call:
     """The call of a PackedSequence with these batch sizes."""
-    steps, batch = len(counts), int(counts[0])
-    active = np.arange(batch) < counts[:, None]
-    return Call(weights, "rows", steps, batch, p, active.sum(0, np.int64), None, np.flatnonzero(active))
+    counts = np.array(counts)  # the caller may change its own
+    lengths = np.searchsorted(-counts, -np.arange(counts[0]), side="left")  # a row at place n has t if counts[t] > n
+    packing = Packing(len(counts), lengths, batch_sizes=counts)
+    return Call(weights, "rows", packing.steps, packing.batch, p, lengths, None, packing)
 
 
 def cell(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parsed:
