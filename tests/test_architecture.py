@@ -28,8 +28,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "_bench_worker": {"_bench_cases", "_bench_measure", "_bench_systems", "_config", "backends"},
     "_bench_measure": {"_bench_cases", "_bench_systems", "backends"},
     "_bench_table": {"_bench_cases", "_bench_systems"},
-    "_bench_systems": {"_bench_cases", "_bench_onnx", "layers", "_config", "backends"},
-    "_bench_onnx": {"_bench_cases", "_gates"},
+    "_bench_systems": {"_bench_cases", "layers", "onnx.export", "_config", "backends"},
     "_bench_cases": set(),
     "_demo_report": set(),
     "_characters": {"training", "layers", "functional", "_tape", "_io", "_validate"},
@@ -73,6 +72,17 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "torch.reference": set(),
     "torch.cache": {"backends"},
     "torch.report": set(),
+    "onnx": {"onnx.backend", "onnx.export", "onnx.layers", "onnx.report", "onnx.session"},
+    "onnx.backend": {"onnx.session"},
+    "onnx.report": {"onnx.session", "onnx.kernel", "onnx.models", "onnx.moves", "onnx.operators", "backends"},
+    "onnx.layers": {"layers", "onnx.session", "onnx.kernel", "onnx.models", "onnx.operators"},
+    "onnx.session": {"onnx.evaluator", "onnx.kernel", "onnx.models", "onnx.moves", "onnx.operators"},
+    "onnx.evaluator": {"onnx.kernel", "onnx.operators"},
+    "onnx.kernel": {"onnx.operators", "functional", "_gates", "_validate", "backends"},
+    "onnx.operators": set(),
+    "onnx.models": set(),
+    "onnx.moves": set(),
+    "onnx.export": {"_gates", "_recurrent"},
     "backends._threadpools": set(),
     # its modules are imported by name, when they are needed
     "backends": {"_packing", "backends._threadpools"},
@@ -193,7 +203,7 @@ def test_no_python_cycle() -> None:
 
 def test_import_loads_nothing_heavy() -> None:
     """`import fastrnn` costs what NumPy costs; packages of the extras are imported where they are used."""
-    code = "import sys, fastrnn; print(*{'numba', 'torch', 'tqdm', 'matplotlib', 'safetensors'} & set(sys.modules))"
+    code = "import sys, fastrnn; print(*{'numba', 'torch', 'tqdm', 'matplotlib', 'safetensors', 'onnx', 'h5py'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

@@ -11,13 +11,12 @@ import importlib
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.metadata import version
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
 from . import backends, layers
 from ._bench_cases import NAMES, Case
-from ._bench_onnx import onnx_model
 from ._config import set_num_threads
 
 
@@ -108,6 +107,14 @@ class Torch:
         return Work(train, lambda dx: [a.numpy() for a in (dx, *(p.grad for p in parameters))])
 
 
+def _onnx_model(case: Case) -> bytes:
+    """The stack as an ONNX model of fixed sizes, without the final states."""
+    from .onnx.export import stack_model  # needs the package onnx
+
+    model = stack_model(case.spec, case.weights(), final=False, sizes=(case.T, case.N))
+    return cast(bytes, model.SerializeToString())
+
+
 class OnnxRuntime:
     label = "ONNX Runtime"
     packages: tuple[str, ...] = ("onnxruntime", "onnx")
@@ -122,8 +129,7 @@ class OnnxRuntime:
             return None
         options = self.runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
-        model = onnx_model(case).SerializeToString()
-        session = self.runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = self.runtime.InferenceSession(_onnx_model(case), options, providers=["CPUExecutionProvider"])
         inputs = {"x": case.arrays()[0]}
         return Work(lambda: session.run(None, inputs), list)
 
@@ -146,9 +152,7 @@ class OpenVino:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",  # it would compute in bfloat16 where the CPU can
         }
-        request = core.compile_model(
-            core.read_model(onnx_model(case).SerializeToString()), "CPU", options
-        ).create_infer_request()
+        request = core.compile_model(core.read_model(_onnx_model(case)), "CPU", options).create_infer_request()
         inputs = {0: case.arrays()[0]}
         return Work(lambda: request.infer(inputs, share_inputs=True, share_outputs=True), lambda result: [result[0]])
 

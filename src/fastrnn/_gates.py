@@ -15,9 +15,9 @@ Array = npt.NDArray[Any]
 
 # Keras calls the candidates c and h, ONNX c and h, oneDNN c~ and o (and the update gate u): all written g and n here.
 ORDERS: dict[str, dict[str, str]] = {
-    "torch": {"rnn": "h", "lstm": "ifgo", "gru": "rzn"},  # cuDNN too
+    "torch": {"rnn": "h", "lstm": "ifgo", "gru": "rzn", "peephole": "ifo"},  # cuDNN too; the peepholes are our own
     "keras": {"rnn": "h", "lstm": "ifgo", "gru": "zrn"},
-    "onnx": {"rnn": "h", "lstm": "iofg", "gru": "zrn"},
+    "onnx": {"rnn": "h", "lstm": "iofg", "gru": "zrn", "peephole": "iof"},
     "onednn": {"rnn": "h", "lstm": "ifgo", "gru": "zrn"},
     "haste": {"lstm": "igfo"},
     "thinc": {"lstm": "fiog"},
@@ -31,7 +31,8 @@ def permutation(cell: str, source: str, target: str) -> tuple[int, ...]:
 
     Parameters
     ----------
-    cell : {"rnn", "lstm", "gru"}
+    cell : {"rnn", "lstm", "gru", "peephole"}
+        The last one stands for the peephole weights of an LSTM, (3*H,).
     source, target : str
         Keys of `ORDERS`.
 
