@@ -36,7 +36,9 @@ def one_node(cell: str, hidden: int) -> Any:
     node.input[:] = [*node.input[:4], "", *states]
     float32, info = onnx.TensorProto.FLOAT, onnx.helper.make_tensor_value_info
     inputs = [info("x", float32, ["T", 1, hidden]), *(info(name, float32, [1, 1, hidden]) for name in states)]
-    outputs = [info(name, float32, ["T", 1, 1, hidden] if name == node.output[0] else [1, 1, hidden]) for name in node.output]
+    outputs = [
+        info(name, float32, ["T", 1, 1, hidden] if name == node.output[0] else [1, 1, hidden]) for name in node.output
+    ]
     constants = [tensor for tensor in exported.initializer if tensor.name in node.input]
     graph = onnx.helper.make_graph([node], "one", inputs, outputs, constants)
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
@@ -73,9 +75,7 @@ def main() -> None:
         for hidden in SIZES:
             model = one_node(cell, hidden)
             mine = fastrnn.onnx.Session(model)
-            their = onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+            their = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
             for steps in (1, 100):
                 shapes = {entry.name: (steps if entry.name == "x" else 1, 1, hidden) for entry in model.graph.input}
                 feed = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""One-node ONNX models for tests, and what they compute by the words of the standard: row by row, step by step, float64.
+"""One-node ONNX models for tests, and what they compute by the words of the standard: row by row, step by step.
 
 https://onnx.ai/onnx/operators/onnx__LSTM.html, onnx__GRU.html, onnx__RNN.html. Nothing here comes from the package.
 """

@@ -5,8 +5,8 @@
 >>> session = fastrnn.onnx.Session(model)                       # prepared once: weights packed
 >>> y, h, c = session.run({"x": np.zeros((100, 4, 8), np.float32)})
 
-`run` prepares and runs at once, `report` says what runs where and why, `layers` takes the recurrent layers out of a model,
-and `Backend` is an `onnx.backend.base.Backend`.
+`run` prepares and runs at once, `report` says what runs where and why, `layers` takes the recurrent layers out of a
+model, and `Backend` is an `onnx.backend.base.Backend`.
 """
 
 from __future__ import annotations

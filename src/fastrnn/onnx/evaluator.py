@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from .kernel import Kernel
+from .kernel import Kernel, padded
 from .operators import CELLS, operator_of
 
 Array = npt.NDArray[Any]
@@ -38,7 +37,7 @@ def evaluator(model: ModelProto, constants: Mapping[str, Array]) -> ReferenceEva
             return self._run(*args)
 
         def _run(self, *args: Any, **_: Any) -> tuple[Any, ...]:
-            return self._kernel(args)
+            return self._kernel(padded(args))
 
     kinds = [type(name, (Recurrent,), {}) for name in CELLS]
     return ReferenceEvaluator(model, new_ops=kinds)

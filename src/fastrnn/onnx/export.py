@@ -29,8 +29,8 @@ def export(layer: Recurrent[Any], *, states: bool = False, lengths: bool = False
         Adds the inputs h (and c), (L*D, N, H). They are optional: their default is 0. ONNX Runtime says of such inputs
         that it will not treat them as constants, which is what is wanted.
     lengths : bool
-        Adds the input lengths, int32 (N,): steps of each row, from 1 to T. Of a row of no steps fastrnn gives the initial
-        state as final, ONNX Runtime 0.
+        Adds the input lengths, int32 (N,): steps of each row, from 1 to T. Of a row of no steps fastrnn gives the
+        initial state as final, ONNX Runtime 0.
 
     Returns
     -------
@@ -85,7 +85,9 @@ def stack_model(
     build.output(current, [*(["N", "T"] if batch_first else ["T", "N"]), both * spec.hidden_size])
     for name, parts in ends.items():
         if parts:
-            build.output(build.node("Concat", parts, f"{name}_n", axis=0), [spec.num_layers * both, "N", spec.hidden_size])
+            build.output(
+                build.node("Concat", parts, f"{name}_n", axis=0), [spec.num_layers * both, "N", spec.hidden_size]
+            )
     return build.model()
 
 

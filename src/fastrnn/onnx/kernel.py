@@ -1,7 +1,7 @@
 """One recurrent node, run: its weights packed once as long as they stay the same, its tensors in the standard's shapes.
 
-Letters: T steps, N batch, I input, H hidden, G gates, D directions. X is (T, N, I), Y (T, D, N, H), states (D, N, H); with
-layout 1 they are (N, T, I), (N, T, D, H) and (N, D, H). Where the kernels' shapes differ, arrays are views.
+Letters: T steps, N batch, I input, H hidden, G gates, D directions. X is (T, N, I), Y (T, D, N, H), states (D, N, H);
+with layout 1 they are (N, T, I), (N, T, D, H) and (N, D, H). Where the kernels' shapes differ, arrays are views.
 
 float16 and bfloat16 are computed in float32 and rounded at the end: no kernel is faster in them.
 """
@@ -111,61 +111,70 @@ class Kernel:
 
     def __init__(self, op: Operator, constants: Sequence[Array | None]) -> None:
         self.op = op
-        self._weights: Weights | None = None
-        self._given: tuple[Array | None, ...] = ()  # copies of what the weights were made from
+        values = padded(constants)
         given = [k for k in WEIGHTS if k < len(op.inputs) and op.inputs[k]]
-        self._fixed = all(constants[k] is not None for k in given)
-        if self._fixed:
-            self._weights = Weights(op, _at(constants, WEIGHTS))
-        outputs = [*map(bool, op.outputs), False, False, False]
-        self._wants_y, self._wants_h, self._wants_c = outputs[:3]
+        self._fixed = Weights(op, [values[k] for k in WEIGHTS]) if all(values[k] is not None for k in given) else None
+        # Weights that are no constants, and copies of the tensors that they were made from. One pair, replaced at once:
+        # another thread must not find the one with the other's.
+        self._last: tuple[Weights, tuple[Array | None, ...]] | None = None
+        self._ways, self._has_c = op.directions, op.cell == "lstm"
         self._plain = op.direction != "reverse" and not op.batch_first
+        self._count, self._all = len(op.outputs), all(op.outputs)
 
     @property
     def spec(self) -> Spec | None:
-        """What it runs, once its weights are known."""
-        return None if self._weights is None else self._weights.spec
+        """What it runs, if its weights are constants."""
+        return None if self._fixed is None else self._fixed.spec
 
     def __call__(self, inputs: Sequence[Any]) -> tuple[Array | None, ...]:
-        """The node's outputs; None for those that are left out.
+        """The node's outputs, None for those that are left out, from all eight inputs: see `padded`.
 
         Raises
         ------
         TypeError, ValueError
             Tensors that do not fit; the message names the node.
         """
-        weights = self._weights
-        if not self._fixed or weights is None:
-            weights = self._current(_at(inputs, WEIGHTS))
+        x, w, r, b, lengths, h, c, p = inputs
+        weights = self._fixed
+        if weights is None:
+            weights = self._current((w, r, b, p))
         try:
-            return self._run(weights, *_at(inputs, (0, 4, 5, 6)))
+            if self._plain and lengths is None and x.ndim == 3:
+                # The ordinary small call: what does not fit it, in whatever way, goes on below.
+                state = (h, c) if self._has_c and h is not None else h
+                done = weights.packed().infer_small(x, state, None, None, None, None, False)
+                if done is not None and (c is None or h is not None):
+                    return self._outputs(*done)
+            return self._run(weights, x, lengths, h, c)
         except (TypeError, ValueError) as error:
             message = f"{self.op.title}: {error}"
             raise type(error)(message) from error
 
     def _current(self, given: tuple[Array | None, ...]) -> Weights:
         """Those packed before if they have the same values."""
-        weights, before = self._weights, self._given
-        if weights is None or not all(map(_same, given, before)):
-            weights = Weights(self.op, given)
-            # In this order: another thread that sees the new values packs them itself at worst.
-            self._weights, self._given = weights, tuple(None if a is None else a.copy() for a in given)
+        last = self._last
+        if last is not None and all(map(_same, given, last[1])):
+            return last[0]
+        weights = Weights(self.op, given)
+        self._last = weights, tuple(None if a is None else a.copy() for a in given)
         return weights
 
     def _run(
         self, weights: Weights, x: Array, lengths: Array | None, h: Array | None, c: Array | None
     ) -> tuple[Array | None, ...]:
+        """Any call."""
         spec, op = weights.spec, self.op
         first = op.batch_first
         if x.ndim != 3 or x.dtype != weights.dtype:
-            message = f"X is {x.dtype} of {x.ndim} axes; it must be {weights.dtype}, like W, and {'NTI' if first else 'TNI'}"
+            axes = "NTI" if first else "TNI"
+            message = f"X is {x.dtype} of {x.ndim} axes; it must be {weights.dtype}, like W, of the axes {axes}"
             raise ValueError(message)
         batch, steps = (x.shape[0], x.shape[1]) if first else (x.shape[1], x.shape[0])
         if lengths is not None:
             lengths = _validate.lengths(lengths, steps, batch, True)
             if (lengths == steps).all():
                 lengths = None
-        state = None if h is None and c is None else self._state(spec, h, c, batch)
+        state = None if h is None and c is None else self._state(weights, h, c, batch)
         x = x.astype(spec.dtype, copy=False)
         if op.direction == "reverse":
             x, first = turned(x.swapaxes(0, 1) if first else x, lengths), False
@@ -173,36 +182,47 @@ class Kernel:
         if op.direction == "reverse":
             y = turned(y, lengths)
             y = y.swapaxes(0, 1) if op.batch_first else y
-        return self._outputs(y, last, weights)
+        outputs = self._outputs(y, last)
+        if weights.dtype != spec.dtype:
+            return tuple(None if a is None else a.astype(weights.dtype) for a in outputs)
+        return outputs
 
-    def _state(self, spec: Spec, h: Array | None, c: Array | None, batch: int) -> Any:
+    def _state(self, weights: Weights, h: Array | None, c: Array | None, batch: int) -> Any:
         """The initial state, zeros for what is left out of it."""
-        shape = (op_ways := self.op.directions, batch, spec.hidden_size)
-        wanted = (batch, op_ways, spec.hidden_size) if self.op.batch_first else shape
+        spec = weights.spec
+        shape = (self._ways, batch, spec.hidden_size)
+        wanted = (batch, self._ways, spec.hidden_size) if self.op.batch_first else shape
         found = []
-        for name, array in (("initial_h", h), ("initial_c", c))[: 2 if spec.cell == "lstm" else 1]:
-            if array is not None and array.shape != wanted:
-                message = f"{name} has shape {array.shape}; it must be {wanted}"
+        for name, array in (("initial_h", h), ("initial_c", c))[: 1 + self._has_c]:
+            if array is None:
+                found.append(np.zeros(shape, spec.dtype))
+                continue
+            if array.shape != wanted or array.dtype != weights.dtype:
+                message = f"{name} is {array.dtype} {array.shape}; it must be {weights.dtype} {wanted}"
                 raise ValueError(message)
-            if array is not None and self.op.batch_first:
-                array = array.swapaxes(0, 1)
-            found.append(np.zeros(shape, spec.dtype) if array is None else array.astype(spec.dtype, copy=False))
-        return tuple(found) if spec.cell == "lstm" else found[0]
+            array = array.astype(spec.dtype, copy=False)
+            found.append(array.swapaxes(0, 1) if self.op.batch_first else array)
+        return tuple(found) if self._has_c else found[0]
 
-    def _outputs(self, y: Array, last: Any, weights: Weights) -> tuple[Array | None, ...]:
-        h, c = last if weights.spec.cell == "lstm" else (last, None)
-        y = y.reshape(*y.shape[:2], self.op.directions, weights.spec.hidden_size)
-        found = [y if self.op.batch_first else y.transpose(0, 2, 1, 3), h, c]
+    def _outputs(self, y: Array, last: Any) -> tuple[Array | None, ...]:
+        """Y and the final states in the node's layout, from y as kernels have it."""
+        h, c = last if self._has_c else (last, None)
         if self.op.batch_first:
-            found[1:] = [None if a is None else a.swapaxes(0, 1) for a in found[1:]]
-        if weights.dtype != weights.spec.dtype:
-            found = [None if a is None else a.astype(weights.dtype) for a in found]
-        return tuple(a if name else None for a, name in zip(found, self.op.outputs, strict=False))
+            y = y.reshape(*y.shape[:2], self._ways, h.shape[2])
+            h, c = h.swapaxes(0, 1), None if c is None else c.swapaxes(0, 1)
+        elif self._ways == 1:
+            y = y[:, None]
+        else:
+            y = y.reshape(*y.shape[:2], self._ways, h.shape[2]).transpose(0, 2, 1, 3)
+        found = (y, h, c)[: self._count]
+        if self._all:
+            return found
+        return tuple(a if name else None for a, name in zip(found, self.op.outputs, strict=True))
 
 
-def _at(values: Sequence[Any], places: Sequence[int]) -> tuple[Any, ...]:
-    """The values at these places, None where there are fewer."""
-    return tuple(values[k] if k < len(values) else None for k in places)
+def padded(inputs: Sequence[Any]) -> list[Any]:
+    """What a node is given, with None for the inputs at the end that it does not name."""
+    return [*inputs, *[None] * (len(INPUTS) - len(inputs))]
 
 
 def _same(a: Array | None, b: Array | None) -> bool:
@@ -211,7 +231,8 @@ def _same(a: Array | None, b: Array | None) -> bool:
         return a is b
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
-    return np.array_equal(*(np.ascontiguousarray(array).view(np.uint8) for array in (a, b)))
+    one, other = (np.ascontiguousarray(array).view(np.uint8) for array in (a, b))
+    return np.array_equal(one, other)
 
 
 def turned(array: Array, lengths: Array | None) -> Array:

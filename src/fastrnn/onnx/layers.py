@@ -59,6 +59,6 @@ def _layer(node: NodeProto, constants: Mapping[str, Array]) -> _layers.LSTM | _l
     assert r is not None
     spec = spec_of(op, w, r, b, p)
     options = layer_options(op, w, spec.hidden_size, b, p)
-    layer = KINDS[op.cell](**options, batch_first=op.batch_first, rng=0)
+    layer: _layers.LSTM | _layers.GRU | _layers.RNN = KINDS[op.cell](**options, batch_first=op.batch_first, rng=0)
     layer.load_state_dict(weights_of(spec, w, r, b, p))
     return layer

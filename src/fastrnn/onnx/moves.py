@@ -30,9 +30,9 @@ def _constant(attributes: Attributes, opset: int, node: NodeProto) -> Function |
     if [*attributes] == ["value"]:
         value = numpy_helper.to_array(attributes["value"])
     elif [*attributes] in (["value_int"], ["value_ints"]):
-        value = np.array(*attributes.values(), np.int64)
+        value = np.array(next(iter(attributes.values())), np.int64)
     elif [*attributes] in (["value_float"], ["value_floats"]):
-        value = np.array(*attributes.values(), np.float32)
+        value = np.array(next(iter(attributes.values())), np.float32)
     else:
         return None
     return lambda _: (value,)

@@ -1,7 +1,7 @@
 """What an RNN, GRU or LSTM node says: its attributes, checked and with the defaults of the standard filled in.
 
-Operators of opset 7, 14 and 22 (https://onnx.ai/onnx/operators/). Letters: T steps, N batch, I input, H hidden, G gates,
-D directions.
+Operators of opset 7, 14 and 22 (https://onnx.ai/onnx/operators/). Letters: T steps, N batch, I input, H hidden,
+G gates, D directions.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Operator:
         return DIRECTIONS[self.direction]
 
     def options(self) -> dict[str, Any]:
-        """The options of a layer that computes the same, without its sizes; activations are left out where all are usual."""
+        """The options of a layer that computes the same, without its sizes; without activations where all are usual."""
         found: dict[str, Any] = {"bidirectional": self.directions == 2, "clip": self.clip}
         if tuple(one.name for one in self.activations) != STANDARD[self.cell] * self.directions:
             found["activations"] = self.activations

@@ -1,12 +1,13 @@
 """A model prepared to be run: with recurrent nodes on our kernels, whatever else is in it.
 
-If it holds nothing but recurrent nodes and operators that move numbers, it becomes a list of steps on numbered slots. Else
-onnx's own evaluator runs it and calls our kernels where a recurrent node stands, inside If, Loop and Scan too.
+If it holds nothing but recurrent nodes and operators that move numbers, it becomes a list of steps on numbered slots.
+Else onnx's own evaluator runs it and calls our kernels where a recurrent node stands, inside If, Loop and Scan too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from onnx.backend.base import namedtupledict
 from .kernel import Kernel
 from .models import model_of
 from .moves import Function, function_of
-from .operators import is_recurrent, operator_of
+from .operators import INPUTS, is_recurrent, operator_of
 
 Array = npt.NDArray[Any]
 NOTHING, UNUSED = 0, 1  # slots: the value of an input that is left out; where unused outputs go
@@ -58,7 +59,7 @@ class Session:
         self._inputs = [_Input(value.name, value.type) for value in proto.graph.input]
         self.input_names = tuple(entry.name for entry in self._inputs if entry.name not in given)
         self.output_names = tuple(value.name for value in proto.graph.output)
-        self._outputs = namedtupledict("Outputs", self.output_names)
+        self._outputs = partial(tuple.__new__, namedtupledict("Outputs", self.output_names))
         self._all_inputs = {entry.name: entry for entry in self._inputs}
         self._program: _Program | _Evaluated
         functions = functions_of(proto, constants)
@@ -87,16 +88,18 @@ class Session:
             An input that is missing, unknown, or does not fit.
         """
         values = self._values(inputs)
-        return self._outputs(*self._program(values))  # type: ignore[no-any-return]
+        return self._outputs(self._program(values))
 
     def _values(self, inputs: Any) -> dict[str, Any]:
         """Checked inputs by name."""
         names = self.input_names
-        if not isinstance(inputs, Mapping):
+        if type(inputs) is not dict and not isinstance(inputs, Mapping):
             entries = [inputs] if isinstance(inputs, np.ndarray) and len(names) == 1 else inputs
             if not isinstance(entries, Sequence) or isinstance(entries, str | bytes):
                 what = type(inputs).__name__
-                message = f"inputs is a {what}; it must be a mapping of names to arrays, or a list for {', '.join(names)}"
+                message = (
+                    f"inputs is a {what}; it must be a mapping of names to arrays, or a list for {', '.join(names)}"
+                )
                 raise TypeError(message)
             if len(entries) != len(names):
                 message = f"inputs has {len(entries)} entries; it must have {len(names)}: {', '.join(names)}"
@@ -104,7 +107,12 @@ class Session:
             inputs = dict(zip(names, entries, strict=True))
         known = self._all_inputs
         try:
-            values = {name: known[name].take(value) for name, value in inputs.items()}
+            values = {}
+            for name, value in inputs.items():
+                entry = known[name]
+                if type(value) is not np.ndarray or value.dtype is not entry.dtype or value.shape != entry.seen:
+                    value = entry.take(value)
+                values[name] = value
         except KeyError as error:
             message = f"inputs has {error.args[0]!r}; the model's inputs are {', '.join(map(repr, known))}"
             raise ValueError(message) from None
@@ -130,6 +138,7 @@ class _Input:
         self.name = name
         self.dtype: np.dtype[Any] | None = None  # None: no tensor, which the evaluator has to look after
         self.shape: tuple[int, ...] | None = None  # -1: any size
+        self.seen: tuple[int, ...] | None = None  # a shape that was found good: the next one will mostly be the same
         if declared.HasField("tensor_type") and declared.tensor_type.elem_type:
             self.dtype = np.dtype(helper.tensor_dtype_to_np_dtype(declared.tensor_type.elem_type))
             if declared.tensor_type.HasField("shape"):
@@ -152,6 +161,7 @@ class _Input:
                 wanted = ", ".join("any" if n < 0 else str(n) for n in shape)
                 message = f"input {self.name!r} has shape {sizes}; it must be ({wanted})"
                 raise ValueError(message)
+        self.seen = value.shape
         return value
 
     def _array(self, value: Any) -> Array:
@@ -201,7 +211,9 @@ def functions_of(model: ModelProto, constants: Mapping[str, Array]) -> list[Func
 class _Program:
     """The nodes of a graph in order, values in numbered slots."""
 
-    def __init__(self, graph: GraphProto, constants: Mapping[str, Array], functions: Sequence[Function | Kernel]) -> None:
+    def __init__(
+        self, graph: GraphProto, constants: Mapping[str, Array], functions: Sequence[Function | Kernel]
+    ) -> None:
         slots: dict[str, int] = {"": NOTHING}
         self._start: list[Any] = [None, None]
 
@@ -220,6 +232,8 @@ class _Program:
         self._steps: list[tuple[Function | Kernel, list[int], list[int]]] = []
         for node, function in zip(graph.node, functions, strict=True):
             sources = [slots[name] for name in node.input]
+            if isinstance(function, Kernel):
+                sources += [NOTHING] * (len(INPUTS) - len(sources))
             targets = [slot(name) if name else UNUSED for name in node.output]
             if isinstance(function, Kernel) or (sources and sources[0] in fresh):
                 fresh.update(targets)
@@ -232,10 +246,13 @@ class _Program:
         for name, value in values.items():
             slots[self._inputs[name]] = value
         for function, sources, targets in self._steps:
-            results = function([slots[k] for k in sources])
-            for k, result in zip(targets, results, strict=False):
+            for k, result in zip(targets, function([slots[k] for k in sources]), strict=False):
                 slots[k] = result
-        return [np.array(slots[k], order="C") if copy else np.ascontiguousarray(slots[k]) for k, copy in self._outputs]
+        outputs = []
+        for k, copy in self._outputs:
+            value = slots[k]
+            outputs.append(value.copy("C") if copy or not value.flags.c_contiguous else value)
+        return outputs
 
 
 class _Evaluated:
