@@ -156,8 +156,8 @@ def test_bad_attributes(change: dict[str, Any], message: str) -> None:
         ("sequence_lens", np.array([1, -1], np.int32), ValueError, "lengths holds -1"),
         ("sequence_lens", np.array([1, 5], np.int32), ValueError, "lengths holds 5"),
         ("sequence_lens", np.array([1], np.int32), ValueError, "lengths has shape"),
-        ("initial_h", np.ones((1, 3, 3), np.float32), ValueError, r"initial_h has shape \(1, 3, 3\); it must be"),
-        ("initial_c", np.ones((2, 2, 3), np.float32), ValueError, r"initial_c has shape \(2, 2, 3\); it must be"),
+        ("initial_h", np.ones((1, 3, 3), np.float32), ValueError, r"initial_h is float32 \(1, 3, 3\); it must be"),
+        ("initial_c", np.ones((2, 2, 3), np.float32), ValueError, r"initial_c is float32 \(2, 2, 3\); it must be"),
     ],
 )
 def test_bad_tensors(name: str, value: Any, error: Any, message: str) -> None:
