@@ -49,3 +49,14 @@ target_compile_options(test_random PRIVATE -Wall -Wextra -Wconversion -Wshadow -
 target_include_directories(test_random PRIVATE csrc/include)
 target_link_libraries(test_random PRIVATE Threads::Threads)
 add_test(NAME core_random COMMAND test_random)
+
+# Steps that a real-time thread may take. A sanitizer has allocation functions, and system calls, of its own.
+if(NOT FASTRNN_SANITIZE)
+  add_executable(test_realtime tests/core/test_realtime.c ${FASTRNN_OBJECTS})
+  set_target_properties(test_realtime PROPERTIES C_STANDARD 11 LINKER_LANGUAGE CXX)
+  target_compile_options(test_realtime PRIVATE $<$<COMPILE_LANGUAGE:C>:-Wall -Wextra -Werror -fno-builtin>)
+  target_include_directories(test_realtime PRIVATE csrc/include)
+  target_link_libraries(test_realtime PRIVATE Threads::Threads)
+  add_test(NAME core_realtime COMMAND test_realtime)
+  set_tests_properties(core_realtime PROPERTIES SKIP_RETURN_CODE 77)
+endif()

@@ -50,7 +50,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "_validate_sequences": {"_validate"},
     "layers": {"functional", "_recurrent", "_stream", "_io", "_weights", "_validate", "backends"},
     "_recurrent": {"functional", "_stream", "_io", "_gates", "_weights", "_validate", "backends"},
-    "_stream": {"functional", "_validate", "backends"},
+    "_stream": {"functional", "_io", "_validate", "backends"},
     "_io": {"_validate"},
     "functional": {"_packed", "_tape", "_gates", "_weights", "_validate", "backends"},
     "_tape": {"_packed", "_weights", "_validate", "backends"},

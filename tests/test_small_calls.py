@@ -129,9 +129,10 @@ def test_steps_either_way(cell: str) -> None:
                 np.testing.assert_array_equal(a, b)
 
 
-def test_a_step_into_out_makes_nothing() -> None:
-    stream = make_layer("lstm", 64, 64).stream()
-    x, out = draw(1, 64), np.empty((1, 64), np.float32)
+@pytest.mark.parametrize(("size", "batch"), [(64, 1), (64, 4), (512, 1)])  # the last gives the GIL away
+def test_a_step_into_out_makes_nothing(size: int, batch: int) -> None:
+    stream = make_layer("lstm", size, size).stream(batch)
+    x, out = draw(batch, size), np.empty((batch, size), np.float32)
     step = stream.step
     for _ in range(3):
         step(x, out=out)

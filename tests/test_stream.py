@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastrnn
-from conftest import make_layer, parts
+from conftest import System, make_layer, parts
 from fastrnn import backends
 from problems import CELLS
 
@@ -92,6 +95,152 @@ def test_returned_outputs_are_the_callers() -> None:
     h, c = stream.state
     h[...] = c[...] = 9
     assert not (stream.state[0] == 9).any()
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("batch", [1, N])
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_any_mix_of_steps_and_chunks_is_the_whole(system: System, cell: str, batch: int, batch_first: bool) -> None:
+    layer = make_layer(cell, I, H, 2, batch_first=batch_first)
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((24, batch, I)).astype(np.float32)
+    reset = rng.random((24, batch)) < 0.2
+
+    def given(array: Any) -> Any:
+        return array.swapaxes(0, 1) if batch_first else array
+
+    y, last = layer(given(x), reset=given(reset))
+    y = given(y)
+    stream = layer.stream(batch)
+    t = 0
+    for length in (3, None, 0, 8, None, None, 1, 9):
+        if length is None:
+            stream.reset(reset[t])
+            system.same(stream.step(x[t]), y[t])
+            t += 1
+            continue
+        chunk = slice(t, t + length)
+        out = np.empty_like(given(y[chunk])) if length % 2 else None
+        got = stream.steps(given(x[chunk]), out, reset=given(reset[chunk]))
+        assert out is None or got is out
+        system.same(given(got), y[chunk])
+        t += length
+    assert t == len(x)
+    for got, want in zip(parts(stream.state), parts(last), strict=True):
+        system.same(got, want)
+
+
+def test_chunks_of_one_row_without_batch_axis() -> None:
+    layer = make_layer("lstm", I, H)
+    x = X[:, 0]
+    want = layer(x)[0]
+    stream = layer.stream()
+    out = np.empty((2, H), np.float32)
+    assert stream.steps(x[:2], out=out) is out
+    close(out, want[:2])
+    close(stream.steps(x[2:].tolist(), reset=[False] * 3), want[2:])
+    wide = np.zeros((2, 2 * H), np.float32)[:, ::2]
+    stream.reset()
+    assert stream.steps(np.asfortranarray(x[:2]), out=wide) is wide
+    close(wide, want[:2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((X[:, :2],), {}, r"x has 2 rows; it must have batch_size = 3"),
+        ((X[:, 0],), {}, r"x has 1 rows \(no batch axis\); it must have batch_size = 3"),
+        ((X[..., :2],), {}, r"x has shape \(5, 3, 2\)"),
+        ((X[0, 0],), {}, r"x has shape \(4,\)"),
+        ((X + 1j,), {}, "x has dtype complex"),
+        ((X, np.empty((4, N, H), np.float32)), {}, r"out has shape \(4, 3, 6\); it must be \(5, 3, 6\)"),
+        ((X, np.empty((T, N, H))), {}, "out has dtype float64"),
+        ((X, [0]), {}, "out is a list"),
+        ((X,), {"reset": np.zeros((T, 2), bool)}, r"reset has shape \(5, 2\)"),
+        ((X,), {"reset": np.zeros((T, N))}, "reset has dtype float64"),
+    ],
+)
+def test_bad_chunks_change_nothing(arguments: tuple[Any, ...], options: dict[str, Any], message: str) -> None:
+    stream = make_layer("lstm", I, H).stream(N)
+    stream.steps(X)
+    before = stream.save()
+    with pytest.raises((TypeError, ValueError), match=message):
+        stream.steps(*arguments, **options)
+    for got, want in zip(stream.state, before, strict=True):
+        assert np.array_equal(got, want)
+
+
+def test_out_of_a_chunk_that_overlaps_x() -> None:
+    stream = make_layer("gru_after", H, H).stream(N)
+    x = np.ones((T, N, H), np.float32)
+    with pytest.raises(ValueError, match="out shares memory with x"):
+        stream.steps(x, out=x)
+    assert (x == 1).all()
+    assert not stream.state.any()
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("cell", list(CELLS))
+def test_saved_and_restored(cell: str, suffix: str, tmp_path: Path) -> None:
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+    layer = make_layer(cell, I, H, 2)
+    stream = layer.stream(N)
+    stream.steps(X[:3])
+    kept = stream.save()
+    assert stream.save(tmp_path / f"state{suffix}") is None
+    want = stream.steps(X[3:])
+    other = layer.stream(N)
+    for saved in (kept, tmp_path / f"state{suffix}", str(tmp_path / f"state{suffix}")):
+        other.restore(saved)
+        assert np.array_equal(other.steps(X[3:]), want)
+    stream.restore(kept)
+    assert np.array_equal(stream.steps(X[3:]), want)
+
+
+def test_what_cannot_be_restored_changes_nothing(tmp_path: Path) -> None:
+    stream = make_layer("lstm", I, H).stream(N)
+    stream.steps(X)
+    before = stream.save()
+    path = tmp_path / "state.npz"
+    make_layer("gru_after", I, H).stream(N).save(path)
+    layer = tmp_path / "layer.npz"
+    make_layer("lstm", I, H).save(layer)
+    wide = tmp_path / "wide.npz"
+    make_layer("lstm", I, H).stream(N + 1).save(wide)
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes(path.read_bytes()[:100])
+    for saved, message in (
+        (path, "is not the saved state of a stream of an LSTM"),
+        (layer, "is not the saved state"),
+        (wide, r"saved\[0\] \(h\) has shape \(1, 4, 6\); it must be \(1, 3, 6\)"),
+        (damaged, "is damaged"),
+        (tmp_path / "state.txt", "must end in .npz or .safetensors"),
+        (before[0], "saved is a ndarray"),
+        ((before[0], before[1][:, :2]), r"saved\[1\] \(c\) has shape"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            stream.restore(saved)
+        for got, want in zip(stream.state, before, strict=True):
+            assert np.array_equal(got, want)
+    with pytest.raises(FileNotFoundError):
+        stream.restore(tmp_path / "none.npz")
+
+
+def test_a_copy_has_a_state_of_its_own() -> None:
+    layer = make_layer("lstm", I, H)
+    stream = layer.stream(N)
+    assert stream.batch_size == N
+    stream.steps(X[:2])
+    twins = [copy.copy(stream), copy.deepcopy(stream), pickle.loads(pickle.dumps(stream))]
+    want = stream.steps(X[2:])
+    for twin in twins:
+        assert np.array_equal(twin.steps(X[2:]), want)
+    stream.reset()
+    assert twins[0].state[0].any()
+    with layer.edit() as weights:
+        weights.flat *= 2
+    assert not np.array_equal(twins[0].step(X[0]), twins[1].step(X[0]))  # a shallow one shares the layer
 
 
 @pytest.mark.parametrize("cell", list(CELLS))

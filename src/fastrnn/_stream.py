@@ -1,27 +1,36 @@
-"""A layer fed one time step at a time."""
+"""A layer fed one time step, or a few, at a time."""
 
 from __future__ import annotations
 
+import os
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _validate
+from . import _io, _validate, functional
 from .backends import Packed, load
 
 Array = npt.NDArray[Any]
 
 
 class _Layer(Protocol):
+    @property
+    def batch_first(self) -> bool: ...
+
     def _bind(self) -> Packed: ...
 
 
 class Stream:
-    """One time step per call, the state kept in between: what `layer.stream()` returns.
+    """A sequence that comes piece by piece, the state kept in between: what `layer.stream()` returns.
 
-    A step gives exactly what the whole sequence gives at that step. Changed weights, another backend or instruction set
-    are taken up at the next step. A stream belongs to one thread at a time; a layer can have any number of streams.
+    Steps, one at a time or in chunks of any length, give what the whole sequence gives there: bit for bit on the
+    compiled backend, elsewhere to rounding. Changed weights, another backend or instruction set are taken up at the
+    next step. A stream belongs to one thread at a time; a layer can have any number of streams. A copy has a state of
+    its own.
+
+    For a thread that must not wait: `step` with contiguous `x_t` and `out` of the layer's dtype makes no array, and a
+    step of the compiled core allocates nothing and, on one thread, makes no system call.
     """
 
     __slots__ = ("_batch", "_bind", "_c", "_dtype", "_h", "_layer", "_spec", "_x_shape", "_y_shape")
@@ -46,6 +55,11 @@ class Stream:
             message = f"batch_size is {batch}; a state of that many rows is more than this machine can address"
             raise ValueError(message) from error
 
+    @property
+    def batch_size(self) -> int:
+        """N: the rows of every step."""
+        return self._batch
+
     def step(self, x_t: Any, out: Array | None = None) -> Array:
         """Advance by one time step.
 
@@ -53,7 +67,8 @@ class Stream:
         ----------
         x_t : array_like, shape (N, input_size), or (input_size,) if batch_size is 1
         out : ndarray, shape (N, hidden_size), or (hidden_size,) for an x_t without N; optional
-            Where the output is written to; must share no memory with x_t. Then no array is made.
+            Where the output is written to; must share no memory with x_t. Then no array is made. With a projection
+            the width is proj_size, here and of what is returned.
 
         Returns
         -------
@@ -101,6 +116,45 @@ class Stream:
             raise ValueError(message)
         return x_t[None, None]
 
+    def steps(self, x: Any, out: Array | None = None, *, reset: Any = None) -> Array:
+        """Advance by the steps of a chunk: what as many calls of `step` give, in one.
+
+        Parameters
+        ----------
+        x : array_like, shape (T, N, input_size)
+            (N, T, input_size) if batch_first, or (T, input_size) if batch_size is 1. T may be 0.
+        out : ndarray, shape of what is returned, optional
+            Where the outputs are written to; must share no memory with x.
+        reset : array_like of bool, shape (T, N), (N, T) if batch_first, or (T,), optional
+            Rows whose state is zeroed before a step, as by `reset(rows)`.
+
+        Returns
+        -------
+        ndarray, shape (T, N, hidden_size), (N, T, hidden_size) or (T, hidden_size)
+            The outputs of the last layer; `out` if given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            An argument that does not fit; the state is as before.
+        """
+        packed, batch_first = self._bind(), self._layer.batch_first
+        x = _validate.plain_array("x", x)
+        rows = 1 if x.ndim == 2 else x.shape[0 if batch_first else 1] if x.ndim == 3 else None
+        if rows is not None and rows != self._batch:
+            without = " (no batch axis)" if x.ndim == 2 else ""
+            message = f"x has {rows} rows{without}; it must have batch_size = {self._batch}"
+            raise ValueError(message)
+        h, c = self._h, self._c
+        if x.ndim == 2:
+            h, c = h[:, 0], None if c is None else c[:, 0]
+        y, last = functional.infer(packed, x, h if c is None else (h, c), reset=reset, out=out, batch_first=batch_first)
+        if c is None:
+            h[...] = last
+        else:
+            h[...], c[...] = last
+        return y
+
     @property
     def state(self) -> Any:
         """(h, c) for an LSTM, h for the others, each (num_layers, N, hidden_size): copies. Can be set."""
@@ -108,7 +162,10 @@ class Stream:
 
     @state.setter
     def state(self, value: Any) -> None:
-        h, c = _validate.state("state", value, self._spec, self._batch)
+        self._set("state", value)
+
+    def _set(self, name: str, value: Any) -> None:
+        h, c = _validate.state(name, value, self._spec, self._batch)
         self._h[...] = 0 if h is None else h
         if self._c is not None:
             self._c[...] = 0 if c is None else c
@@ -131,5 +188,67 @@ class Stream:
         if self._c is not None:
             self._c[:, which] = 0
 
+    def save(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """The state as `restore` takes it back: a copy, or a file.
+
+        Parameters
+        ----------
+        path : str or path-like, optional
+            Ends in .npz, or in .safetensors if that package is installed. The weights are not written: `layer.save`
+            does that.
+
+        Returns
+        -------
+        As `state`, or None if there is a path
+
+        Raises
+        ------
+        ValueError, ImportError
+            Another suffix, or .safetensors without the package.
+        """
+        if path is None:
+            return self.state
+        arrays = {"h": self._h} if self._c is None else {"h": self._h, "c": self._c}
+        _io.write(path, arrays, {"stream": self._spec.cell, "format": 1})
+        return None
+
+    def restore(self, saved: Any) -> None:
+        """Go on from where `save` was called, of this stream or of another of the same sizes.
+
+        Parameters
+        ----------
+        saved : what `save()` returned, or the path of a file that `save(path)` wrote
+            Nothing in the file is executed.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A state of another cell, of other sizes or another batch_size, or a damaged file; the state is as before.
+        OSError, ImportError
+            The file cannot be read; .safetensors without the package.
+        """
+        if not isinstance(saved, str | os.PathLike):
+            self._set("saved", saved)
+            return
+        arrays, header = _io.read(saved)
+        names = {"h"} if self._c is None else {"h", "c"}
+        if header != {"stream": self._spec.cell, "format": 1} or arrays.keys() != names:
+            message = f"{os.fspath(saved)} is not the saved state of a stream of an {self._spec.cell.upper()}"
+            raise ValueError(message)
+        try:
+            self._set("saved", arrays["h"] if self._c is None else (arrays["h"], arrays["c"]))
+        except TypeError as error:
+            message = f"{os.fspath(saved)} does not hold real numbers: {error}"
+            raise ValueError(message) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self._layer, self._batch, self.state)  # copies share the layer, not the state
+
     def __repr__(self) -> str:
         return f"<Stream of {self._layer!r}, batch_size={self._batch}>"
+
+
+def _restored(kind: type[Stream], layer: _Layer, batch_size: int, state: Any) -> Stream:
+    stream = kind(layer, batch_size)
+    stream.state = state
+    return stream

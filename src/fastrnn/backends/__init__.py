@@ -52,7 +52,7 @@ class Packed(Protocol):
         """(y, state) of a small call with plain arrays, where that is quicker; None: go the general way."""
 
     def step_small(self, x: Any, out: Any, h: Array, c: Array | None) -> Array | None:
-        """y of a small step, x (N, I) or (I,), from and into a stream's states h, c (L, N, H); None: as above."""
+        """y of a step with plain arrays, x (N, I) or (I,), from and into a stream's h, c (L, N, H); None: as above."""
 
 
 class Backend(Protocol):

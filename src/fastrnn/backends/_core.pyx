@@ -84,6 +84,7 @@ cdef class Packed:
     cdef object weights
     cdef Buffer forward
     cdef Buffer backward
+    cdef Buffer step_workspace    # of the last large step, if no other uses it now
     cdef fastrnn_problem problem  # T and N of the last call
     cdef fastrnn_sizes sizes      # for them
     cdef int64_t h_rows           # L*D
@@ -105,7 +106,7 @@ cdef class Packed:
         return infer_small(self, x, state, out, batch_first)
 
     def step_small(self, x, out, h, c):
-        """The output of one ordinary small step, `out` if given, from x (N, I) or (I,); None if it is not one.
+        """The output of one ordinary step, of any size, `out` if given, from x (N, I) or (I,); None if it is not one.
 
         h and c (L, N, H) are the stream's own: read and written.
         """

@@ -3,7 +3,8 @@
 # The small path: a call whose arithmetic takes a microsecond or two. These functions ask one question, "is this the
 # ordinary small call?" (plain arrays of the right dtype and shape, little work), and answer None if it is not: the general
 # path then converts, copies, or says what is wrong. From the plan to the end of the arithmetic nothing runs Python code,
-# so the GIL is held, and no other thread can use this snapshot's plan or the workspace.
+# so the GIL is held, and no other thread can use this snapshot's plan or the workspace. A step may be large: it gives the
+# GIL away, with a plan and a workspace of its own, and still makes no array.
 
 
 cdef inline cnp.ndarray plain(Packed packed, array):
@@ -41,12 +42,27 @@ cdef inline bint apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     return a_data + cnp.PyArray_NBYTES(a) <= b_data or b_data + cnp.PyArray_NBYTES(b) <= a_data
 
 
-cdef run_small(Packed packed, fastrnn_forward_args* a):
-    cdef Buffer workspace = packed.room(packed.sizes.forward_workspace)
+cdef run_planned(Packed packed, fastrnn_forward_args* a):
+    cdef fastrnn_problem problem = packed.problem  # before an allocation lets another thread plan
+    cdef bint small = packed.small()
+    cdef int64_t nbytes = packed.sizes.forward_workspace
+    cdef Buffer workspace
+    cdef fastrnn_status status
+    if small:
+        workspace = packed.room(nbytes)
+    else:
+        workspace, packed.step_workspace = packed.step_workspace, None
+        if workspace is None or workspace.nbytes < nbytes:
+            workspace = Buffer(nbytes)
     a.struct_size = sizeof(fastrnn_forward_args)
     a.packed = packed.forward.memory
     a.workspace = workspace.memory
-    cdef fastrnn_status status = fastrnn_forward(&packed.problem, a)
+    if small:
+        status = fastrnn_forward(&problem, a)
+    else:
+        with nogil:
+            status = fastrnn_forward(&problem, a)
+        packed.step_workspace = workspace
     if status != FASTRNN_OK:
         check(status)
 
@@ -95,7 +111,7 @@ cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
         a.x_t, a.x_n = a.x_n, a.x_t
         a.y_t, a.y_n = a.y_n, a.y_t
     a.h0, a.c0, a.hn, a.cn = data(h0), data(c0), data(hn), data(cn)
-    run_small(packed, &a)
+    run_planned(packed, &a)
     return (y, (hn, cn) if has_c else hn)
 
 
@@ -107,8 +123,6 @@ cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
     if (ndim != 2 and (ndim != 1 or batch != 1)) or not shaped(x, ndim, batch, 0, I):
         return None
     packed.plan(1, batch, 0, False, FASTRNN_SAVE_ALL, 0)
-    if not packed.small():
-        return None
     if out is None:
         y = new(packed, ndim, batch, 0, H)
     else:
@@ -120,5 +134,5 @@ cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
     a.y, a.y_n = cnp.PyArray_DATA(y), H
     a.h0 = a.hn = data(h)
     a.c0 = a.cn = data(c)
-    run_small(packed, &a)
+    run_planned(packed, &a)
     return y
