@@ -261,7 +261,7 @@ def test_memory_is_shared_with_numpy() -> None:
     assert weights is not None
     call = autograd.Call(weights, "TNI", T, N)
     assert np.shares_memory(call.sequence(x), x.numpy())
-    made = call.new(H)
-    assert call.given(made).data_ptr() == made.ctypes.data
+    made = call.new(x, H)
+    assert weights.see(call.given(made), False).ctypes.data == made.data_ptr()
     for view, p in zip(weights.views, net.parameters(), strict=True):
         assert np.shares_memory(view, p.detach().numpy())

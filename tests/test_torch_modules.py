@@ -167,6 +167,7 @@ def test_hooks() -> None:
     close(doubled, net.weight_hh_l0.grad)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("reentrant", [False, True])
 def test_checkpoint(reentrant: bool) -> None:
     from torch.utils.checkpoint import checkpoint

@@ -12,7 +12,7 @@ import numpy as np
 cimport numpy as cnp
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free
-from libc.string cimport memset
+from libc.string cimport memcmp, memset
 from posix.stdlib cimport posix_memalign
 
 cnp.import_array()
@@ -339,6 +339,7 @@ def backward(
 
 include "_probe.pxi"
 include "_small.pxi"
+include "_tensors.pxi"
 
 
 def spare_memory():

@@ -1,8 +1,9 @@
 """One recurrent call on tensors: inference, or one node of PyTorch's graph.
 
-Tensors and arrays share their memory in both directions. The node keeps the backend's tape besides what PyTorch saves,
-so an in-place change of an input or a weight is the error it always was. Where the tape is gone (a second backward of
-the same graph), or the output was changed in place, it is made again from the saved tensors, bit for bit the same.
+Kernels read and write the tensors' own memory. The node keeps the backend's tape besides what PyTorch saves, so an
+in-place change of an input or of a weight that backward needs is the error it always was. Where the tape is gone (a
+second backward of the same graph, a checkpoint), or the output was changed in place, it is made again from the saved
+tensors, bit for bit the same.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Call:
         As the backends take them, time-major.
     """
 
-    __slots__ = ("batch", "layout", "lengths", "p", "packing", "reset", "snapshot", "steps")
+    __slots__ = ("batch", "double", "layout", "lengths", "p", "packing", "reset", "snapshot", "spec", "steps")
 
     def __init__(
         self, snapshot: Snapshot, layout: str, steps: int, batch: int, p: float = 0.0,
@@ -47,56 +48,44 @@ class Call:
     ) -> None:  # fmt: skip
         self.snapshot, self.layout, self.steps, self.batch, self.p = snapshot, layout, steps, batch, p
         self.lengths, self.reset, self.packing = lengths, reset, packing
-
-    @property
-    def spec(self) -> Spec:
-        return self.snapshot.spec
+        self.spec: Spec = snapshot.spec
+        self.double = snapshot.double
 
     def sequence(self, tensor: Tensor) -> Array:
         """(T, N, features) of a tensor in the layout of the call, as kernels can walk through it."""
-        given = array(tensor)
+        given = self.snapshot.see(tensor, self.double, self.layout == "NI")
         if self.packing is not None:
             given = given[:, None]
         elif self.layout == "NTI":
             given = given.transpose(1, 0, 2)
-        elif self.layout == "NI":
-            given = given[None]
         return given if _validate.fits(given) else np.ascontiguousarray(given)
 
-    def new(self, features: int) -> Array:
-        """(T, N, features), dense in the layout of the call."""
-        dtype = self.spec.dtype
-        if self.packing is not None:
-            return np.empty((self.packing.rows, 1, features), dtype)
-        if self.layout == "NTI":
-            return np.empty((self.batch, self.steps, features), dtype).transpose(1, 0, 2)
-        return np.empty((self.steps, self.batch, features), dtype)
+    def new(self, like: Tensor, features: int) -> Tensor:
+        """(T, N, features), dense: also of batch-first calls, of which PyTorch's outputs are transposed views too."""
+        shape = (self.steps, self.batch) if self.packing is None else (self.packing.rows, 1)
+        return like.new_empty((*shape, features))
 
-    def given(self, sequence: Array) -> Tensor:
-        """What `new` made, as a tensor in the layout of the call."""
+    def given(self, sequence: Tensor) -> Tensor:
+        """What `new` made, in the layout of the call."""
         if self.packing is not None:
-            return torch.from_numpy(sequence[:, 0])
-        if self.layout == "NTI":
-            sequence = sequence.transpose(1, 0, 2)
-        elif self.layout == "NI":
-            sequence = sequence[0]
-        return torch.from_numpy(sequence)
+            return sequence.squeeze(1)
+        return sequence.transpose(0, 1) if self.layout == "NTI" else sequence[0] if self.layout == "NI" else sequence
 
     def state(self, tensor: Tensor | None) -> Array | None:
         """(L*D, N, H), dense."""
         if tensor is None:
             return None
-        given = array(tensor)
-        if self.layout == "NI":
-            given = given[None]
+        given = self.snapshot.see(tensor, self.double, self.layout == "NI")
         return given if given.flags.c_contiguous else np.ascontiguousarray(given)
 
-    def new_state(self) -> Array:
+    def new_state(self, like: Tensor, state: Tensor | None) -> Tensor:
+        """As PyTorch gives it: (N, H) of a cell, else (L*D, N, H)."""
+        if state is not None and state.is_contiguous():
+            return torch.empty_like(state)  # 0.9 us, by the shape 1.5
         spec = self.spec
-        return np.empty((spec.num_layers * spec.directions, self.batch, spec.hidden_size), spec.dtype)
-
-    def given_state(self, state: Array) -> Tensor:
-        return torch.from_numpy(state[0] if self.layout == "NI" else state)
+        if self.layout == "NI":
+            return like.new_empty((self.batch, spec.hidden_size))
+        return like.new_empty((spec.num_layers * spec.directions, self.batch, spec.hidden_size))
 
     def draw_dropout(self) -> Array | None:
         """Factors 0 or 1/(1-p), drawn as PyTorch does, so that the same seed gives the same ones."""
@@ -108,8 +97,8 @@ class Call:
         factors = np.zeros((spec.num_layers - 1, *size), spec.dtype)
         for layer in factors:
             if p < 1:
-                dtype = torch.float32 if spec.dtype_name == "float32" else torch.float64
-                layer[...] = torch.empty(size, dtype=dtype).bernoulli_(1 - p).div_(1 - p).numpy()
+                dtype = torch.float64 if self.double else torch.float32
+                layer[...] = torch.empty(size, dtype=dtype, device="cpu").bernoulli_(1 - p).div_(1 - p).numpy()
         return factors
 
 
@@ -120,19 +109,13 @@ def is_seen(gradient: Tensor) -> bool:
     return cache.is_plain(gradient)
 
 
-def array(tensor: Tensor) -> Array:
-    """The memory of a tensor, seen by NumPy."""
-    view: Array = (tensor.detach() if tensor.requires_grad else tensor).numpy()
-    return view
-
-
 def run(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, params: Sequence[Tensor]) -> Outputs:
     """(y, h) or (y, h, c) of a sequence, (h,) or (h, c) of a cell."""
     if torch.is_grad_enabled() and (
         x.requires_grad
         or (h0 is not None and h0.requires_grad)
         or (c0 is not None and c0.requires_grad)
-        or any(p.requires_grad for p in params)
+        or any([p.requires_grad for p in params])
     ):
         outputs: Outputs = _Recurrent.apply(call, x, h0, c0, *params)  # type: ignore[no-untyped-call]
         return outputs
@@ -141,70 +124,56 @@ def run(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, params: Seq
 
 def forward(
     call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, dropout: Array | None, keep: bool
-) -> tuple[Outputs, object]:
-    """Outputs, and the tape if it is to be kept."""
-    spec, packed, module = call.spec, call.snapshot.packed, call.snapshot.module
-    if dropout is None and not keep:
+) -> tuple[Outputs, Tensor, object]:
+    """Outputs, y (T, N, D*H) among or under them, and the tape if it is to be kept."""
+    weights, spec = call.snapshot, call.spec
+    packed, module = weights.packed, weights.module
+    if not keep and dropout is None and call.p:
         dropout = call.draw_dropout()
-        small = _small(call, x, h0, c0) if dropout is None else None
-        if small is not None:
-            return small, None
-    sequence = call.sequence(x)
-    y, hn = call.new(spec.directions * spec.hidden_size), call.new_state()
-    cn = call.new_state() if spec.cell == "lstm" else None
+    y, hn = call.new(x, spec.directions * spec.hidden_size), call.new_state(x, h0)
+    cn = call.new_state(x, c0) if spec.cell == "lstm" else None
     rows = 0 if call.packing is None else call.packing.rows
     tape = module.make_tape(packed, call.steps, call.batch, rows=rows) if keep else None
+    see, double, lone = weights.see, call.double, call.layout == "NI"
+    last = None if cn is None else see(cn, double, lone)
     module.forward(
-        packed, sequence, y, call.state(h0), call.state(c0), hn, cn, call.lengths, call.reset, None, dropout, tape,
-        call.packing,
+        packed, call.sequence(x), see(y, double), call.state(h0), call.state(c0), see(hn, double, lone), last,
+        call.lengths, call.reset, None, dropout, tape, call.packing,
     )  # fmt: skip
-    outputs: Outputs = (call.given_state(hn),) if cn is None else (call.given_state(hn), call.given_state(cn))
-    if call.layout != "NI":
-        outputs = (call.given(y), *outputs)
-    return outputs, tape
-
-
-def _small(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Outputs | None:
-    """The outputs of a small dense call, if the backend has a quicker way to them."""
-    given, h, c = array(x), None if h0 is None else array(h0), None if c0 is None else array(c0)
-    if call.layout == "NI":
-        given, h, c = given[None], None if h is None else h[None], None if c is None else c[None]
-    state = h if c is None else (h, c)
-    made = call.snapshot.packed.infer_small(given, state, call.lengths, call.reset, None, None, call.layout == "NTI")
-    if made is None:
-        return None
-    y, last = made
-    states = last if c is not None or type(last) is tuple else (last,)
-    if call.layout == "NI":
-        return tuple([torch.from_numpy(s[0]) for s in states])
-    return (torch.from_numpy(y), *[torch.from_numpy(s) for s in states])
+    states = (hn,) if cn is None else (hn, cn)
+    return states if lone else (call.given(y), *states), y, tape
 
 
 class _Recurrent(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, *params: Tensor) -> Outputs:
-        dropout = call.draw_dropout()
-        outputs, tape = forward(call, x, h0, c0, dropout, keep=True)
-        ctx.save_for_backward(x, h0, c0, *params)
+        dropout = call.draw_dropout() if call.p else None
+        hooked = _is_hooked()
+        outputs, y, tape = forward(call, x, h0, c0, dropout, keep=not hooked)
         ctx.set_materialize_grads(False)
-        ctx.call, ctx.dropout, ctx.tapes = call, dropout, [tape]
-        # Not saved, so that it may be changed in place, as PyTorch's may; backward then computes it again.
-        ctx.y = outputs[0].detach()
-        ctx.version = ctx.y._version
+        ctx.saved = saved = _needed(call, ctx.needs_input_grad)
+        ctx.save_for_backward(x, h0, c0, *[params[i] for i in saved])
+        ctx.call, ctx.dropout, ctx.params = call, dropout, params
+        # What a checkpoint is there to free is not kept beside it: backward then computes it again.
+        ctx.tapes = [] if hooked else [tape]
+        # Not saved, so that it may be changed in place, as PyTorch's may.
+        ctx.y = None if hooked else y.detach()
+        ctx.version = y._version
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
-        x, h0, c0, *params = ctx.saved_tensors
+        x, h0, c0, *saved = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]
         if all(g is None for g in given):
             return (None,) * (1 + len(wanted))
         grads = list(given)
         dy = None if call.layout == "NI" else grads.pop(0)
         if torch.is_grad_enabled() or any(g is not None and not is_seen(g) for g in given):
+            params = _all_params(ctx, saved)
             outputs = [dy, *grads] if call.layout != "NI" else grads
-            with torch.enable_grad():
+            with torch.enable_grad(), torch.autocast("cpu", enabled=False):
                 return (None, *_differentiable(call, (x, h0, c0, *params), wanted, outputs, ctx.dropout))
         y = ctx.y
         try:
@@ -212,36 +181,74 @@ class _Recurrent(torch.autograd.Function):
         except IndexError:
             tape = None
         if tape is None or y._version != ctx.version:
-            made, tape = forward(call, x, h0, c0, ctx.dropout, keep=True)
-            y = made[0]
+            _, y, tape = forward(call, x, h0, c0, ctx.dropout, keep=True)
         return (None, *backward(call, tape, x, y, h0, c0, dy, grads, wanted, ctx.dropout))
+
+
+_hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+
+
+def _is_hooked() -> bool:
+    """Whether somebody decides what becomes of saved tensors, such as `torch.utils.checkpoint`."""
+    return _hooks is not None and _hooks(False) is not None
+
+
+def _needed(call: Call, needs: Sequence[bool]) -> list[int]:
+    """Which weights PyTorch's backward would read: a change of them in between is an error, of others is none.
+
+    No bias; no W of the first layer if x wants no gradient; no U if one step began from a state that wants none.
+    """
+    spec = call.spec
+    each, first = 4 if spec.bias else 2, spec.directions
+    through_time = call.steps > 1 or needs[2] or needs[3]
+    saved = []
+    for index in range(spec.num_layers * first):
+        if index >= first or needs[1]:
+            saved.append(each * index)
+        if through_time:
+            saved.append(each * index + 1)
+    return saved
+
+
+def _all_params(ctx: Any, saved: Sequence[Tensor]) -> list[Tensor]:
+    """The weights of a call, those among them that autograd saved as it gives them back."""
+    params, marks = list(ctx.params), ctx.call.snapshot.marks
+    for index, tensor in zip(ctx.saved, saved, strict=True):
+        params[index] = tensor
+    if marks is not None and any(p._version != mark[1] for p, mark in zip(ctx.params, marks, strict=True)):
+        message = (
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            "a weight of a recurrent layer, of which a differentiable gradient is computed"
+        )
+        raise RuntimeError(message)
+    return params
 
 
 def backward(
     call: Call, tape: object, x: Tensor, y: Tensor, h0: Tensor | None, c0: Tensor | None,
     dy: Tensor | None, dstate: Sequence[Tensor | None], wanted: Sequence[bool], dropout: Array | None,
 ) -> list[Tensor | None]:  # fmt: skip
-    """Gradients of x, h0, c0 and each weight, None where not wanted."""
-    spec, packed, module = call.spec, call.snapshot.packed, call.snapshot.module
-    dx = call.new(spec.input_size) if wanted[0] else None
-    dh0 = call.new_state() if wanted[1] else None
-    dc0 = call.new_state() if wanted[2] else None
-    weights = np.empty(spec.weight_count, spec.dtype) if any(wanted[3:]) else None
+    """Gradients of x, h0, c0 and each weight, None where not wanted; y (T, N, D*H)."""
+    weights, spec, double, lone = call.snapshot, call.spec, call.double, call.layout == "NI"
+    see = weights.see
+    dx = call.new(x, spec.input_size) if wanted[0] else None
+    dh0 = call.new_state(x, h0) if wanted[1] else None
+    dc0 = call.new_state(x, c0) if wanted[2] else None
+    flat = np.empty(spec.weight_count, spec.dtype) if any(wanted[3:]) else None
     dhn, dcn = (*dstate, None)[:2]
-    module.backward(
-        packed, tape, call.sequence(x), call.sequence(y), call.state(h0), call.state(c0),
-        None if dy is None else call.sequence(dy), call.state(dhn), call.state(dcn), dx, dh0, dc0, weights,
-        call.lengths, call.reset, None, dropout, False, False, call.packing,
+    weights.module.backward(
+        weights.packed, tape, call.sequence(x), see(y, double), call.state(h0), call.state(c0),
+        None if dy is None else call.sequence(dy), call.state(dhn), call.state(dcn),
+        None if dx is None else see(dx, double),
+        None if dh0 is None else see(dh0, double, lone),
+        None if dc0 is None else see(dc0, double, lone),
+        flat, call.lengths, call.reset, None, dropout, False, False, call.packing,
     )  # fmt: skip
-    grads: list[Tensor | None] = [
-        None if dx is None else call.given(dx),
-        None if dh0 is None else call.given_state(dh0),
-        None if dc0 is None else call.given_state(dc0),
-    ]
-    if weights is None:
+    grads = [None if dx is None else call.given(dx), dh0, dc0]
+    if flat is None:
         return [*grads, *([None] * len(wanted[3:]))]
-    views = call.snapshot.cut(weights)
-    return [*grads, *(torch.from_numpy(v) if want else None for v, want in zip(views, wanted[3:], strict=True))]
+    views = weights.cut(flat)
+    return [*grads, *[torch.from_numpy(v) if want else None for v, want in zip(views, wanted[3:], strict=True)]]
 
 
 def _differentiable(

@@ -15,8 +15,8 @@ from __future__ import annotations
 import ctypes
 import os
 import weakref
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, wraps
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ _memcmp = ctypes.CDLL(None if os.name == "posix" else "msvcrt").memcmp
 _memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 Key = tuple[Any, ...]
+Place = tuple[int, int, int]  # two addresses, bytes
 # Of each parameter: data_ptr, _version, shape, dtype, strides.
 Marks = list[tuple[int, int, torch.Size, torch.dtype, tuple[int, ...]]]
 
@@ -46,12 +47,15 @@ class Snapshot:
     __slots__ = (
         "aliases",
         "bits",
+        "double",
         "flat",
         "marks",
         "module",
         "packed",
         "places",
         "refs",
+        "same_memory",
+        "see",
         "shared",
         "spec",
         "steps",
@@ -60,7 +64,7 @@ class Snapshot:
 
     aliases: list[torch.Tensor]  # they hold the memory
     views: list[Array]  # on it
-    bits: list[tuple[int, int, int]]  # where they lie, where what was packed lies, bytes
+    bits: list[Place]  # where they lie, where what was packed lies, bytes
     places: list[tuple[slice, tuple[int, ...]]]  # of each weight in the flat buffer
     shared: bool
     refs: list[weakref.ref[torch.Tensor]]
@@ -74,12 +78,15 @@ class Snapshot:
             self.places = old.places
         else:
             self.aliases = [p.detach() for p in params]
-            self.views = [alias.numpy() for alias in self.aliases]
+            self.views = [see(alias, spec.dtype_name == "float64") for alias in self.aliases]
             self.shared = any(p.untyped_storage().is_shared() for p in params)
             self.refs = []
             ends = np.cumsum([view.size for view in self.views]).tolist()
             self.places = [(slice(end - v.size, end), v.shape) for end, v in zip(ends, self.views, strict=True)]
         self.module: Backend = backends.current()
+        self.see: Callable[..., Array] = getattr(self.module, "see", see)
+        self.same_memory: Callable[[list[Place]], bool] = getattr(self.module, "same_memory", same_memory)
+        self.double = spec.dtype_name == "float64"
         flat = np.concatenate([view.ravel() for view in self.views])
         flat.flags.writeable = False  # so that the compiled backend keeps it instead of a copy
         self.flat: Array = flat
@@ -99,7 +106,7 @@ class Snapshot:
                 return False  # and so packed at every call: such weights are rare
             kept = self.cut(self.flat)
             self.bits = [(v.ctypes.data, k.ctypes.data, v.nbytes) for v, k in zip(self.views, kept, strict=True)]
-        return not any([_memcmp(now, then, size) for now, then, size in self.bits])
+        return self.same_memory(self.bits)
 
     def cut(self, flat: Array) -> list[Array]:
         """Views of a flat buffer, one for each weight."""
@@ -130,8 +137,10 @@ def snapshot(
     marks: Marks | None
     try:
         marks = [(p.data_ptr(), p._version, p.shape, p.dtype, p.stride()) for p in params]
-    except RuntimeError:  # made in inference mode: without a version
+    except RuntimeError:  # made in inference mode, without a version, or without memory
         marks = None
+    except AttributeError:  # no tensor at all
+        return None
     found = _entries.get(key)
     if found is not None and found.marks == marks:
         steps = _steps
@@ -149,9 +158,49 @@ def snapshot(
     if old is not None:
         _entries[key] = new
     elif marks is not None and all(p.is_leaf for p in params):  # what is computed anew for each call is not kept
+        _make_swappable()
         new.refs = [weakref.ref(p, lambda _, key=key: _entries.pop(key, None)) for p in params]  # type: ignore[misc]
         _entries[key] = new
     return new
+
+
+def see(tensor: torch.Tensor, double: bool, layer: bool = False) -> Array:
+    """The memory of a strided tensor as an array, as the compiled backend's function of this name gives it.
+
+    `Tensor.numpy` would mark the storage, which PyTorch then refuses to resize.
+    """
+    dtype = np.dtype(np.float64 if double else np.float32)
+    shape, strides = tuple(tensor.shape), [step * dtype.itemsize for step in tensor.stride()]
+    if 0 in shape:
+        return np.empty((1, *shape) if layer else shape, dtype)
+    extent = sum((size - 1) * step for size, step in zip(shape, strides, strict=True)) + dtype.itemsize
+    address = tensor.data_ptr()
+    if not address:
+        message = "a tensor has elements but no memory: its storage was resized"
+        raise ValueError(message)
+    memory: Any = (ctypes.c_char * extent).from_address(address)
+    view: Array = np.ndarray(shape, dtype, memory, 0, strides)
+    return view[None] if layer else view
+
+
+def same_memory(places: list[Place]) -> bool:
+    """Whether all pairs of blocks hold the same bytes."""
+    return not any([_memcmp(now, then, size) for now, then, size in places])
+
+
+def _make_swappable() -> None:
+    """`torch.utils.swap_tensors`, by which modules may be converted, refuses tensors with weak references: ours go."""
+    swap: Callable[..., None] = torch.utils.swap_tensors
+    if getattr(swap, "forgets", False):
+        return
+
+    @wraps(swap)
+    def swap_tensors(t1: torch.Tensor, t2: torch.Tensor) -> None:
+        _forget({id(t1), id(t2)})
+        swap(t1, t2)
+
+    vars(swap_tensors)["forgets"] = True
+    torch.utils.swap_tensors = swap_tensors
 
 
 def spec_of(
@@ -210,6 +259,9 @@ def invalidate(module: torch.nn.Module | None = None) -> None:
     if module is None:
         _entries.clear()
         return
-    mine = {id(p) for p in (*module.parameters(), *module.buffers())}
+    _forget({id(p) for p in (*module.parameters(), *module.buffers())})
+
+
+def _forget(mine: set[int]) -> None:
     for key in [key for key in list(_entries) if mine.intersection(key[5:])]:
         _entries.pop(key, None)

@@ -41,7 +41,14 @@ def _extent(layout: str, shape: Sequence[Any]) -> tuple[Any, Any]:
     return (shape[1], shape[0]) if layout == "NTI" else (shape[0], shape[1])
 
 
-@torch.library.custom_op("fastrnn::recurrent", mutates_args=())
+# Written out: PyTorch 2.4 cannot read them off annotations that are not evaluated.
+_INPUTS = (
+    "str cell, str act, str layout, bool both, int layers, bool biases, "
+    "Tensor x, Tensor h0, Tensor? c0, Tensor[] params, Tensor? sizes, Tensor? dropout"
+)
+
+
+@torch.library.custom_op("fastrnn::recurrent", mutates_args=(), schema=f"({_INPUTS}) -> (Tensor, Tensor, Tensor)")
 def recurrent(
     cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
     x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
@@ -61,11 +68,18 @@ def _(
     x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     hidden = params[1].shape[1] * (1 + both)
-    y = x.new_empty((*x.shape[:-1], hidden))
+    if layout == "NTI":
+        y = x.new_empty((x.shape[1], x.shape[0], hidden)).transpose(0, 1)
+    else:
+        y = x.new_empty((*x.shape[:-1], hidden))
     return y, h0.new_empty(h0.shape), x.new_empty(0) if c0 is None else c0.new_empty(c0.shape)
 
 
-@torch.library.custom_op("fastrnn::recurrent_backward", mutates_args=())
+@torch.library.custom_op(
+    "fastrnn::recurrent_backward",
+    mutates_args=(),
+    schema=f"({_INPUTS}, Tensor y, Tensor dy, Tensor dhn, Tensor? dcn) -> Tensor[]",
+)
 def recurrent_backward(
     cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
     x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
@@ -75,7 +89,7 @@ def recurrent_backward(
     call = _call(cell, act, layout, both, layers, biases, x, params, sizes)
     factors = _array(dropout)
     with torch.no_grad():
-        tape = autograd.forward(call, x, h0, c0, factors, keep=True)[1]
+        _, y, tape = autograd.forward(call, x, h0, c0, factors, keep=True)
         wanted = [True, True, c0 is not None, *[True] * len(params)]
         states = [dhn, dcn] if c0 is not None else [dhn]
         whole = None if layout == "NI" else dy
@@ -89,12 +103,13 @@ def _(
     x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
     y: Tensor, dy: Tensor, dhn: Tensor, dcn: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
-    like = [x, h0, *([] if c0 is None else [c0]), *params]
-    return [t.new_empty(t.shape) for t in like]
+    like = [h0, *([] if c0 is None else [c0]), *params]
+    dx = x.new_empty((x.shape[1], x.shape[0], x.shape[2])).transpose(0, 1) if layout == "NTI" else x.new_empty(x.shape)
+    return [dx, *[t.new_empty(t.shape) for t in like]]
 
 
 def _array(tensor: Tensor | None) -> Any:
-    return None if tensor is None else np.ascontiguousarray(autograd.array(tensor))
+    return None if tensor is None else np.ascontiguousarray(tensor.detach().numpy())
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -132,6 +147,8 @@ def sequence(cell: str, act: str, args: tuple[Any, ...]) -> Any:
         first = False
     h0, c0 = hx if cell == "lstm" else (hx, None)
     tensors = [x, h0, *params] if c0 is None else [x, h0, c0, *params]
+    if 0 in x.shape:  # PyTorch has its own message for T = 0
+        return None
     if len(params) != layers * (1 + both) * (4 if biases else 2) or not _ours(tensors):
         return None
     layout = "rows" if sizes is not None else "NTI" if first else "TNI"

@@ -25,16 +25,20 @@ _patches = 0
 _allowed: bool | None = None  # what the compiler's setting was, while it is ours
 _torch_compile = torch.compile
 _threads = 0  # fastrnn's own number, while it follows PyTorch's
+_installed = False
+_above: dict[str, Any] = {}  # functions of others that lay above ours when the patch was taken away
 
 
-def _routed(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
-    """What stands in the place of `torch._VF.<name>`."""
+def _routed(name: str, original: Callable[..., Any], *, always: bool) -> Callable[..., Any]:
+    """What stands in the place of `torch._VF.<name>`: ours while the patch is there, or `always`."""
     single = name in routes.CELLS
     kind, nonlinearity = (routes.CELLS if single else routes.SEQUENCES)[name]
     parse, compiled = (routes.cell, compile.step) if single else (routes.sequence, compile.sequence)
     bare = single and kind != "lstm"  # of these cells PyTorch returns h and no tuple
 
     def function(*args: Any, **kwargs: Any) -> Any:
+        if not (always or _installed):  # somebody kept it, or put a function of theirs on top
+            return original(*args, **kwargs)
         if torch.compiler.is_compiling():
             made = None if kwargs or _is_exporting() else compiled(kind, nonlinearity, args)
             return original(*args, **kwargs) if made is None else made
@@ -53,7 +57,8 @@ _is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lamb
 ORIGINALS: dict[str, Callable[..., Any]] = {
     name: getattr(torch._VF, name) for name in (*routes.SEQUENCES, *routes.CELLS)
 }
-ROUTED = {name: _routed(name, original) for name, original in ORIGINALS.items()}
+ROUTED = {name: _routed(name, original, always=False) for name, original in ORIGINALS.items()}
+OURS = {name: _routed(name, original, always=True) for name, original in ORIGINALS.items()}  # of fastrnn.torch.LSTM
 
 
 def patch() -> None:
@@ -92,30 +97,40 @@ def patched() -> Iterator[None]:
 
 
 def _install() -> None:
-    global _threads
-    if _is_installed():
+    global _threads, _installed
+    if _installed:
         return
     getter = getattr(backends.current(), "get_num_threads", None)
     _threads = getter() if getter is not None else 0
-    routes.forget_threads()
+    routes.follow(True)
     if "torch._dynamo" in sys.modules:
         _allow_rnn()
     torch.compile = _compile
     for name, function in ROUTED.items():
-        setattr(torch._VF, name, function)
+        if name not in _above or vars(torch._VF).get(name) is not _above[name]:  # else it still calls ours
+            setattr(torch._VF, name, function)
         # TorchScript compiles a module's source and looks up what `_VF.lstm` stands for: still the operator.
         _builtins._register_builtin(function, f"aten::{name}")
+        _builtins._register_builtin(OURS[name], f"aten::{name}")
+    _installed = True
 
 
 def _remove() -> None:
-    if not _is_installed():
+    global _installed
+    if not _installed:
         return
+    _installed = False
     for name, function in ROUTED.items():
-        if vars(torch._VF).get(name) is function:  # somebody may have put theirs on top
+        found = vars(torch._VF).get(name)
+        if found is function:
             delattr(torch._VF, name)
+        _above.pop(name, None)
+        if found is not function and found is not None:
+            _above[name] = found
     if torch.compile is _compile:
         torch.compile = _torch_compile
     _refuse_rnn()
+    routes.follow(False)
     setter = getattr(backends.current(), "set_num_threads", None)
     if setter is not None and _threads:
         setter(_threads)
@@ -141,7 +156,3 @@ def _refuse_rnn() -> None:
     if _allowed is not None:
         config: Any = importlib.import_module("torch._dynamo.config")
         config.allow_rnn, _allowed = _allowed, None
-
-
-def _is_installed() -> bool:
-    return vars(torch._VF).get("lstm") is ROUTED["lstm"]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._device import DeviceContext
 
 from .._packing import Packing
 from .autograd import Call
@@ -25,6 +26,7 @@ SEQUENCES = {
 }  # fmt: skip
 CELLS = {f"{name}_cell": what for name, what in SEQUENCES.items()}
 
+following = False  # whether fastrnn's number of threads is PyTorch's: under the patch
 _followed = 0  # what PyTorch's number of threads was last
 
 
@@ -44,11 +46,16 @@ def context() -> str:
         return "functorch transform"
     if _autocast("cpu"):
         return "autocast"
-    if _dispatch_modes() or _function_modes():
+    if _dispatch_modes() or (_function_modes() and not _only_devices()):
         return "a mode is active"
     if forward_ad._current_level >= 0:
         return "forward-mode derivatives"
     return ""
+
+
+def _only_devices() -> bool:
+    """Whether no mode is active but `torch.set_default_device`, which says where new tensors go and no more."""
+    return all(type(torch._C._get_function_stack_at(i)) is DeviceContext for i in range(_function_modes()))
 
 
 def unsuitable(tensor: Any, dtype: torch.dtype) -> str:
@@ -61,8 +68,10 @@ def unsuitable(tensor: Any, dtype: torch.dtype) -> str:
 
 
 def follow_threads(module: Any) -> None:
-    """A call may use as many threads as PyTorch does."""
+    """Under the patch a call may use as many threads as PyTorch does."""
     global _followed
+    if not following:
+        return
     threads = _threads()
     if threads != _followed:
         _followed = threads
@@ -71,10 +80,10 @@ def follow_threads(module: Any) -> None:
             setter(threads)
 
 
-def forget_threads() -> None:
-    """The next call sets the number of threads, whatever was set in between."""
-    global _followed
-    _followed = 0
+def follow(on: bool) -> None:
+    """From the next call on PyTorch's number of threads holds, or no longer."""
+    global following, _followed
+    following, _followed = on, 0
 
 
 Parsed = tuple[Call | None, Any, Any, Any, Sequence[Tensor], str]
@@ -120,7 +129,9 @@ def prepared(
         return *NOTHING, "weights of another kind (projection, dtype, device)"
     spec, shape = weights.spec, x.shape
     if sizes is not None:
-        if len(shape) != 2 or type(sizes) is not Tensor or sizes.dtype is not torch.int64 or sizes.dim() != 1:
+        if type(sizes) is not Tensor or not is_plain(sizes):
+            return *NOTHING, "batch sizes that are not in this machine's memory"
+        if len(shape) != 2 or sizes.dtype is not torch.int64 or sizes.dim() != 1:
             return *NOTHING, "arguments that do not fit"
         return _packed(weights, x, h0, c0, params, sizes, p)
     if len(shape) != 3 or 0 in shape or not 0 <= p <= 1:
