@@ -225,7 +225,7 @@ def test_no_steps_in_a_compiled_call() -> None:
     with torch.no_grad():
         with pytest.raises(RuntimeError, match="sequence length"):
             net(x)
-        with fastrnn.torch.patched(), pytest.raises(Exception, match="sequence length|cat expects at least one"):
+        with fastrnn.torch.patched(), pytest.raises(Exception, match=r"sequence length|cat expects at least one"):
             torch.compile(net, backend="aot_eager")(x)
 
 
