@@ -1,5 +1,8 @@
 """PyTorch's recurrent modules with and without `fastrnn.torch.patch`, one thread: `python bench/bench_torch.py`.
 
+`--what calls` (as without it) measures all modules at a few shapes, dense and packed; `grid` nn.LSTM at the shapes of
+`python -m fastrnn bench --grid core`, with the smallest quotient; `programs` runs those of examples/torch.
+
 The same module on the same input, the two in turn; a row has the median of all rounds of each and the quotient.
 "infer" is a call under no_grad; "train" is zero_grad, a call, a sum and backward, as in a training loop but for the
 optimiser's step.
@@ -11,10 +14,15 @@ import _common  # first: it pins the thread
 
 # isort: split
 import argparse
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +30,7 @@ import torch
 
 import fastrnn
 import fastrnn.torch
+from fastrnn._bench_cases import CORE
 
 KINDS: dict[str, Any] = {"LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU, "RNN": torch.nn.RNN}
 # T, N, I, H: one step of one row, one row, the middle, the middle of a larger net, a long sequence
@@ -79,6 +88,8 @@ def measure(call: Callable[[], None], rounds: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--what", choices=("calls", "grid", "programs"), default="calls")
+    parser.add_argument("--small", action="store_true", help="of programs: a few seconds each")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -86,6 +97,10 @@ def main() -> None:
         f"{_common.cpu_name()}, one thread, float32; fastrnn {fastrnn.__version__}, PyTorch {torch.__version__}; "
         f"{date.today()}\n"
     )
+    {"calls": calls, "grid": grid, "programs": programs}[options.what](options)
+
+
+def calls(options: argparse.Namespace) -> None:
     print("| module | mode | T, N, I, H | PyTorch us | patched us | x |\n|---|---|---|--:|--:|--:|")
     for name, kind in KINDS.items():
         for steps, batch, inputs, hidden in SHAPES:
@@ -98,6 +113,39 @@ def main() -> None:
                     before, after = measure(mode(net, x), options.rounds)
                     label = f"{name}{what} | {mode.__name__} | {steps}, {batch}, {inputs}, {hidden}"
                     print(f"| {label} | {before * 1e6:.1f} | {after * 1e6:.1f} | {before / after:.2f} |", flush=True)
+
+
+def grid(options: argparse.Namespace) -> None:
+    print("| nn.LSTM | N, T, I, H, L, directions | PyTorch ms | patched ms | x |\n|---|---|--:|--:|--:|")
+    quotients = []
+    for batch, steps, inputs, hidden, layers, both in CORE:
+        net = torch.nn.LSTM(inputs, hidden, layers, bidirectional=both)
+        x = torch.randn(steps, batch, inputs)
+        for mode in (infer, train):
+            before, after = measure(mode(net, x), options.rounds)
+            quotients.append(before / after)
+            label = f"{mode.__name__} | {batch}, {steps}, {inputs}, {hidden}, {layers}, {1 + both}"
+            print(f"| {label} | {before * 1e3:.3f} | {after * 1e3:.3f} | {before / after:.2f} |", flush=True)
+    print(f"\nsmallest {min(quotients):.2f}, geometric mean {statistics.geometric_mean(quotients):.2f}")
+
+
+def programs(options: argparse.Namespace) -> None:
+    """Each in a process of its own; what cannot be imported is said and left out."""
+    print("| program | PyTorch s | patched s | x | sb3=True s | x | largest difference of the curves |")
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for path in sorted((Path(__file__).parents[1] / "examples" / "torch").glob("[!_]*.py")):
+        command = [sys.executable, str(path), "--json", *(["--small"] if options.small else [])]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
+        if done.returncode:
+            print(f"{path.name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            continue
+        result = json.loads(done.stdout.splitlines()[-1])
+        base, *rest = result["seconds"].values()
+        want, *curves = result["curves"].values()
+        apart = max(abs(a - b) / max(abs(b), 1.0) for curve in curves for a, b in zip(curve, want, strict=True))
+        cells = [f"{base:.2f}", *(cell for taken in rest for cell in (f"{taken:.2f}", f"{base / taken:.2f}"))]
+        cells += ["", ""] * (2 - len(rest))
+        print(f"| {path.stem} | {' | '.join(cells)} | {apart:.1e} |", flush=True)
 
 
 if __name__ == "__main__":

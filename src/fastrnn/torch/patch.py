@@ -18,6 +18,7 @@ from torch.jit import _builtins
 
 from .. import backends
 from . import autograd, compile, routes
+from . import sb3 as _sb3
 from .report import count
 
 _lock = threading.RLock()
@@ -61,13 +62,26 @@ ROUTED = {name: _routed(name, original, always=False) for name, original in ORIG
 OURS = {name: _routed(name, original, always=True) for name, original in ORIGINALS.items()}  # of fastrnn.torch.LSTM
 
 
-def patch() -> None:
+def patch(*, sb3: bool = False) -> None:
     """Make the recurrent layers of this process run on fastrnn: all modules, existing and future, dense and packed.
 
     What fastrnn does not compute goes to PyTorch unchanged; `report` tells. Calling it twice is calling it once.
+
+    Parameters
+    ----------
+    sb3 : bool
+        Also give sb3-contrib's recurrent policies one call for a rollout with episode starts inside, in the place of
+        one for every step.
+
+    Raises
+    ------
+    ImportError
+        sb3 without sb3-contrib.
     """
     global _patches
     with _lock:
+        if sb3:
+            _sb3.install()
         _patches = max(_patches, 1)
         _install()
 
@@ -78,6 +92,7 @@ def unpatch() -> None:
     with _lock:
         _patches = 0
         _remove()
+        _sb3.remove()
 
 
 @contextmanager
