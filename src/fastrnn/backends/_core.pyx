@@ -339,6 +339,7 @@ def backward(
 
 include "_probe.pxi"
 include "_small.pxi"
+include "_abi.pxi"
 
 
 def spare_memory():
