@@ -39,3 +39,9 @@ endif()
 # Paths are relative to the root of the wheel.
 install(TARGETS _core LIBRARY DESTINATION fastrnn/backends COMPONENT python)
 install(DIRECTORY csrc/include/ DESTINATION fastrnn/include COMPONENT python)
+include(CMakePackageConfigHelpers)
+write_basic_package_version_file("${CMAKE_CURRENT_BINARY_DIR}/generated/wheel-version.cmake"
+                                 VERSION "${PROJECT_VERSION}" COMPATIBILITY SameMinorVersion)
+install(FILES cmake/wheel/fastrnn-config.cmake DESTINATION fastrnn/cmake COMPONENT python)
+install(FILES "${CMAKE_CURRENT_BINARY_DIR}/generated/wheel-version.cmake" DESTINATION fastrnn/cmake
+        RENAME fastrnn-config-version.cmake COMPONENT python)

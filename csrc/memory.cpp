@@ -184,18 +184,33 @@ BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
   return out;
 }
 
-fastrnn_status plan_sizes(const Plan& plan, fastrnn_sizes& sizes) noexcept {
-  if (sizes.struct_size != sizeof(fastrnn_sizes)) return FASTRNN_BAD_STRUCT_SIZE;
-  sizes.threads = static_cast<uint32_t>(plan.threads);
+namespace {
+
+template <class F>
+int64_t total(const Plan& plan, F per_direction) {
   const int64_t L = plan.p.L, D = plan.p.D;
-  const auto total = [&](auto per_direction) {
-    return plan.offset(L - 1, D - 1, per_direction) + per_direction(L - 1);
-  };
-  sizes.weights = total([&](int64_t l) { return plan.weight_elements(l); });
-  sizes.packed = plan.item * total([&](int64_t l) { return plan.packed_elements(l); });
-  sizes.packed_backward = plan.item * total([&](int64_t l) {
-                            return plan.packed_backward_hh(l) + plan.packed_backward_ih(l);
-                          });
+  return plan.offset(L - 1, D - 1, per_direction) + per_direction(L - 1);
+}
+
+}  // namespace
+
+int64_t all_weights(const Plan& plan) noexcept {
+  return total(plan, [&](int64_t l) { return plan.weight_elements(l); });
+}
+int64_t packed_bytes(const Plan& plan) noexcept {
+  return plan.item * total(plan, [&](int64_t l) { return plan.packed_elements(l); });
+}
+int64_t packed_backward_bytes(const Plan& plan) noexcept {
+  return plan.item * total(plan, [&](int64_t l) {
+           return plan.packed_backward_hh(l) + plan.packed_backward_ih(l);
+         });
+}
+
+fastrnn_status plan_sizes(const Plan& plan, fastrnn_sizes& sizes) noexcept {
+  sizes.threads = static_cast<uint32_t>(plan.threads);
+  sizes.weights = all_weights(plan);
+  sizes.packed = packed_bytes(plan);
+  sizes.packed_backward = packed_backward_bytes(plan);
   Arena tape(nullptr), forward(nullptr), backward(nullptr);
   tape_memory(plan, tape);
   forward_memory(plan, forward);

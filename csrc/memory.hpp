@@ -24,6 +24,10 @@ class Arena {
 // The sizes that a caller is told: of weights, packed weights, tape and workspaces.
 fastrnn_status plan_sizes(const Plan& plan, fastrnn_sizes& sizes) noexcept;
 
+int64_t all_weights(const Plan& plan) noexcept;   // elements
+int64_t packed_bytes(const Plan& plan) noexcept;  // of the stack
+int64_t packed_backward_bytes(const Plan& plan) noexcept;
+
 // One direction's share of the tape.
 struct DirectionTape {
   void* gates;  // [panels][R][4*lanes] or null

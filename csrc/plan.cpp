@@ -194,7 +194,6 @@ bool fits(const fastrnn_problem& p) {
 }  // namespace
 
 fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan) noexcept {
-  if (problem.struct_size != sizeof(fastrnn_problem)) return FASTRNN_BAD_STRUCT_SIZE;
   if (!in_range(problem)) return FASTRNN_BAD_PROBLEM;
   if (problem.activation == FASTRNN_RELU && problem.cell != FASTRNN_RNN) return FASTRNN_UNSUPPORTED;
   if (!fits(problem)) return FASTRNN_TOO_LARGE;

@@ -1,6 +1,6 @@
-"""Small projects of other people, built and run against what is installed: tests/consumers.
+"""Small projects of other people, built and run against what is installed.
 
-Their sources are the examples of docs/embedding.md.
+Their sources, tests/consumers, are the examples of docs/embedding.md.
 
 Those of the library want FASTRNN_PREFIX, where `cmake --install` has put it.
 """

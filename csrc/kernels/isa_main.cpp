@@ -16,7 +16,8 @@ template <class C>
 constexpr CellKernels kernels_of() {
   // The RNN's tape is its output: both ways forward are one function.
   return {pack<C>,         seq_forward<C, false>, seq_forward<C, C::keeps_gates>,
-          seq_backward<C>, input_grad<C>,         weight_grad<C>};
+          seq_backward<C>, input_grad<C>,         weight_grad<C>,
+          seq_step<C>};
 }
 
 template <class T>

@@ -200,5 +200,12 @@ void seq_forward(const ForwardArgs& args) {
   }
 }
 
+// One step whose rows the caller has tabled; x enters the step's own product, as it does in seq_forward where T is 1.
+template <class C>
+void seq_step(ForwardArgs& f) {
+  const int64_t rows = f.rows->n_end - f.rows->n_begin;
+  if (!single_steps<C, false>(f, 1, rows)) forward_step<C, false>(f, 0, rows);
+}
+
 }  // namespace
 }  // namespace fastrnn::FR_ISA

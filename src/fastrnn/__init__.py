@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import functional
 from ._config import get_num_threads, set_num_threads, show_config
+from ._paths import cmake_dir, get_include
 from .backends import backend
 from .layers import GRU, LSTM, RNN, Stream, load
 
@@ -32,8 +33,10 @@ __all__ = [
     "Stream",
     "__version__",
     "backend",
+    "cmake_dir",
     "diagnostics",
     "functional",
+    "get_include",
     "get_num_threads",
     "load",
     "sequences",

@@ -1,6 +1,8 @@
 /* The C interface refuses what it cannot do with a status, before it touches memory. Run by CTest. */
+#define _POSIX_C_SOURCE 200809L /* posix_memalign */
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fastrnn/fastrnn.h"
@@ -133,10 +135,260 @@ static void check_runs(void) {
   f.packed = f.workspace = odd;
   f.x = f.y = memory;
   expect("forward, misaligned", fastrnn_forward(&p, &f), FASTRNN_MISALIGNED);
-  const int64_t lengths[2] = {1, 4};
-  f.packed = f.workspace = odd - 1;
-  f.lengths = lengths;
-  expect("forward, a length above T", fastrnn_forward(&p, &f), FASTRNN_BAD_LENGTHS);
+}
+
+/* Everything that a small call needs, apart from each other; tests then bend one thing at a time. */
+typedef struct world {
+  fastrnn_problem p;
+  fastrnn_sizes sizes;
+  float *weights, *x, *y, *h, *c, *hn, *cn, *dx;
+  char *packed, *packed_backward, *tape, *workspace, *back_workspace;
+} world;
+
+static char* block(
+    int64_t bytes) { /* on a 64-byte boundary, of exactly that size for the sanitizer */
+  void* p = NULL;
+  if (posix_memalign(&p, 64, (size_t)bytes) != 0) exit(2);
+  memset(p, 0, (size_t)bytes);
+  return p;
+}
+
+static world make_world(int64_t T, int64_t H, uint32_t cell, int64_t L) {
+  world w;
+  memset(&w, 0, sizeof w);
+  w.p = small_lstm();
+  w.p.T = T;
+  w.p.H = H;
+  w.p.L = L;
+  w.p.cell = cell;
+  expect("a small world", plan(w.p, &w.sizes), FASTRNN_OK);
+  const int64_t N = w.p.N, I = w.p.I;
+  w.weights = (float*)block(4 * w.sizes.weights);
+  for (int64_t i = 0; i < w.sizes.weights; ++i) w.weights[i] = (float)(i % 23) / 40 - 0.25f;
+  w.x = (float*)block(4 * T * N * I);
+  for (int64_t i = 0; i < T * N * I; ++i) w.x[i] = (float)(i % 7) - 3;
+  w.y = (float*)block(4 * T * N * H);
+  w.dx = (float*)block(4 * T * N * I);
+  w.h = (float*)block(4 * L * N * H);
+  w.c = (float*)block(4 * L * N * H);
+  w.hn = (float*)block(4 * L * N * H);
+  w.cn = (float*)block(4 * L * N * H);
+  w.packed = block(w.sizes.packed);
+  w.packed_backward = block(w.sizes.packed_backward);
+  w.tape = block(w.sizes.tape);
+  w.workspace = block(w.sizes.forward_workspace);
+  w.back_workspace = block(w.sizes.backward_workspace);
+  expect("pack", fastrnn_pack(&w.p, w.weights, w.packed, w.packed_backward), FASTRNN_OK);
+  return w;
+}
+
+static void free_world(world* w) {
+  void* all[] = {w->weights,
+                 w->x,
+                 w->y,
+                 w->h,
+                 w->c,
+                 w->hn,
+                 w->cn,
+                 w->dx,
+                 w->packed,
+                 w->packed_backward,
+                 w->tape,
+                 w->workspace,
+                 w->back_workspace};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; ++i) free(all[i]);
+}
+
+static fastrnn_forward_args forward_of(const world* w) {
+  fastrnn_forward_args f;
+  memset(&f, 0, sizeof f);
+  f.struct_size = sizeof f;
+  f.packed = w->packed;
+  f.x = w->x;
+  f.x_t = w->p.N * w->p.I;
+  f.x_n = w->p.I;
+  f.y = w->y;
+  f.y_t = w->p.N * w->p.H;
+  f.y_n = w->p.H;
+  f.h0 = w->h;
+  f.c0 = w->c;
+  f.hn = w->hn;
+  f.cn = w->cn;
+  f.tape = w->tape;
+  f.workspace = w->workspace;
+  return f;
+}
+
+static fastrnn_backward_args backward_of(const world* w) {
+  fastrnn_backward_args b;
+  memset(&b, 0, sizeof b);
+  b.struct_size = sizeof b;
+  b.packed_backward = w->packed_backward;
+  b.x = w->x;
+  b.x_t = w->p.N * w->p.I;
+  b.x_n = w->p.I;
+  b.y = b.dy = w->y;
+  b.y_t = b.dy_t = w->p.N * w->p.H;
+  b.y_n = b.dy_n = w->p.H;
+  b.h0 = w->h;
+  b.c0 = w->c;
+  b.dx = w->dx;
+  b.dx_t = w->p.N * w->p.I;
+  b.dx_n = w->p.I;
+  b.tape = w->tape;
+  b.workspace = w->back_workspace;
+  return b;
+}
+
+/* CALL with one thing changed gives STATUS, and y is as it was. */
+#define REFUSED(WHAT, ARGS, CHANGE, CALL, STATUS)             \
+  do {                                                        \
+    ARGS = fresh;                                             \
+    CHANGE;                                                   \
+    memset(w.y, 0x5a, sizeof *w.y * (size_t)(w.p.N * w.p.H)); \
+    expect(WHAT, CALL, STATUS);                               \
+    if (*(unsigned char*)w.y != 0x5a) {                       \
+      printf("%s: something was written\n", WHAT);            \
+      ++failures;                                             \
+    }                                                         \
+  } while (0)
+
+static void check_forward(void) {
+  world w = make_world(3, 5, FASTRNN_LSTM, 2);
+  const fastrnn_forward_args fresh = forward_of(&w);
+  fastrnn_forward_args f;
+  const int64_t lengths[3] = {1, 4, 0};
+#define FORWARD fastrnn_forward(&w.p, &f)
+  REFUSED("a length above T", f, f.lengths = lengths, FORWARD, FASTRNN_BAD_LENGTHS);
+  REFUSED("lengths on an odd address", f,
+          f.lengths = (const int64_t*)(const void*)((const char*)lengths + 4), FORWARD,
+          FASTRNN_MISALIGNED);
+  REFUSED("no packed weights", f, f.packed = NULL, FORWARD, FASTRNN_NULL_POINTER);
+  REFUSED("no workspace", f, f.workspace = NULL, FORWARD, FASTRNN_NULL_POINTER);
+  REFUSED("no x", f, f.x = NULL, FORWARD, FASTRNN_NULL_POINTER);
+  REFUSED("no y", f, f.y = NULL, FORWARD, FASTRNN_NULL_POINTER);
+  REFUSED("x on an odd address", f, f.x = (const char*)f.x + 1, FORWARD, FASTRNN_MISALIGNED);
+  REFUSED("h0 on an odd address", f, f.h0 = (const char*)f.h0 + 2, FORWARD, FASTRNN_MISALIGNED);
+  REFUSED("workspace off its line", f, f.workspace = w.workspace + 32, FORWARD, FASTRNN_MISALIGNED);
+  REFUSED("tape off its line", f, f.tape = w.tape + 4, FORWARD, FASTRNN_MISALIGNED);
+  REFUSED("y is x", f, f.y = w.x, FORWARD, FASTRNN_OVERLAP);
+  REFUSED("y is h0", f, f.y = w.h, FORWARD, FASTRNN_OVERLAP);
+  REFUSED("hn is cn", f, f.hn = w.cn, FORWARD, FASTRNN_OVERLAP);
+  REFUSED("hn is a part of h0", f, f.hn = w.h + 1, FORWARD, FASTRNN_OVERLAP);
+  REFUSED("the tape in the workspace", f, f.tape = w.workspace, FORWARD, FASTRNN_OVERLAP);
+  REFUSED("the workspace in the weights", f, f.workspace = w.packed, FORWARD, FASTRNN_OVERLAP);
+  REFUSED("y at the end of the tape", f, f.y = w.tape + w.sizes.tape - 4, FORWARD, FASTRNN_OVERLAP);
+  REFUSED("rows of y on each other", f, f.y_n = w.p.H - 1, FORWARD, FASTRNN_OVERLAP);
+  REFUSED("steps of y on each other", f, f.y_t = 0, FORWARD, FASTRNN_OVERLAP);
+  REFUSED("a stride that overflows", f, f.x_t = INT64_MAX, FORWARD, FASTRNN_TOO_LARGE);
+  REFUSED("another that does", f, f.y_t = INT64_MIN, FORWARD, FASTRNN_TOO_LARGE);
+  REFUSED("a struct shorter than any", f, f.struct_size -= 8, FORWARD, FASTRNN_BAD_STRUCT_SIZE);
+  REFUSED("a struct without end", f, f.struct_size = UINT32_MAX, FORWARD, FASTRNN_BAD_STRUCT_SIZE);
+  REFUSED("no problem", f, (void)0, fastrnn_forward(NULL, &f), FASTRNN_NULL_POINTER);
+  expect("no arguments", fastrnn_forward(&w.p, NULL), FASTRNN_NULL_POINTER);
+  expect("arguments on an odd address",
+         fastrnn_forward(&w.p, (const fastrnn_forward_args*)(const void*)((const char*)&f + 1)),
+         FASTRNN_MISALIGNED);
+  f = fresh;
+  f.hn = w.h;
+  f.cn = w.c;
+  f.x_t = 0; /* an input may be read again and again */
+  expect("states in their place", FORWARD, FASTRNN_OK);
+#undef FORWARD
+  free_world(&w);
+}
+
+/* A struct of a later version: longer. What it says there must be nothing. */
+static void check_longer_structs(void) {
+  world w = make_world(3, 5, FASTRNN_GRU, 1);
+  struct {
+    fastrnn_forward_args args;
+    int64_t later;
+  } f;
+  memset(&f, 0, sizeof f);
+  f.args = forward_of(&w);
+  f.args.tape = NULL;
+  f.args.struct_size = sizeof f;
+  expect("a longer struct", fastrnn_forward(&w.p, &f.args), FASTRNN_OK);
+  f.later = 1;
+  expect("a longer struct that says more", fastrnn_forward(&w.p, &f.args), FASTRNN_BAD_STRUCT_SIZE);
+  free_world(&w);
+}
+
+static void check_backward(void) {
+  world w = make_world(3, 5, FASTRNN_LSTM, 2);
+  const fastrnn_backward_args fresh = backward_of(&w);
+  fastrnn_backward_args b;
+#define BACKWARD fastrnn_backward(&w.p, &b)
+  REFUSED("no backward weights", b, b.packed_backward = NULL, BACKWARD, FASTRNN_NULL_POINTER);
+  REFUSED("no tape", b, b.tape = NULL, BACKWARD, FASTRNN_NULL_POINTER);
+  REFUSED("dx is x", b, b.dx = w.x, BACKWARD, FASTRNN_OVERLAP);
+  REFUSED("dweights in the tape", b, b.dweights = w.tape, BACKWARD, FASTRNN_OVERLAP);
+  REFUSED("dh0 is h0", b, b.dh0 = w.h, BACKWARD, FASTRNN_OVERLAP);
+  REFUSED("dx on an odd address", b, b.dx = (char*)w.dx + 1, BACKWARD, FASTRNN_MISALIGNED);
+  REFUSED("a struct shorter than any", b, b.struct_size = 16, BACKWARD, FASTRNN_BAD_STRUCT_SIZE);
+#undef BACKWARD
+  fastrnn_forward_args f = forward_of(&w);
+  expect("forward", fastrnn_forward(&w.p, &f), FASTRNN_OK);
+  b = fresh;
+  expect("backward", fastrnn_backward(&w.p, &b), FASTRNN_OK);
+  free_world(&w);
+}
+
+/* Steps have the bits of forward, in place, whatever H is beside the vector's length, and refuse what it refuses. */
+static void check_steps(uint32_t cell, int64_t H, int64_t L, uint32_t split) {
+  enum { T = 3 };
+  world whole = make_world(T, H, cell, L), w = make_world(1, H, cell, L);
+  whole.p.split = w.p.split = split;
+  fastrnn_forward_args f = forward_of(&whole);
+  f.tape = NULL;
+  fastrnn_stepper stepper;
+  expect("a stepper", fastrnn_make_stepper(&w.p, &stepper), FASTRNN_OK);
+  expect("forward", fastrnn_forward(&whole.p, &f), FASTRNN_OK);
+  fastrnn_step_args fresh, s;
+  memset(&fresh, 0, sizeof fresh);
+  fresh.struct_size = sizeof fresh;
+  fresh.packed = w.packed;
+  fresh.x = w.x;
+  fresh.x_n = w.p.I;
+  fresh.y = w.y;
+  fresh.y_n = H;
+  fresh.h = w.h;
+  fresh.c = cell == FASTRNN_LSTM ? w.c : NULL;
+  fresh.workspace = w.workspace;
+#define STEP fastrnn_step(&stepper, &s)
+  REFUSED("step: no h", s, s.h = NULL, STEP, FASTRNN_NULL_POINTER);
+  REFUSED("step: no x", s, s.x = NULL, STEP, FASTRNN_NULL_POINTER);
+  REFUSED("step: y is h", s, s.y = w.h, STEP, FASTRNN_OVERLAP);
+  REFUSED("step: rows of y on each other", s, s.y_n = 0, STEP, FASTRNN_OVERLAP);
+  REFUSED("step: y on an odd address", s, s.y = (char*)w.y + 1, STEP, FASTRNN_MISALIGNED);
+  REFUSED("step: a short struct", s, s.struct_size = 8, STEP, FASTRNN_BAD_STRUCT_SIZE);
+  fastrnn_stepper none;
+  memset(&none, 0, sizeof none);
+  REFUSED("step: no stepper's memory", s, (void)0, fastrnn_step(&none, &s), FASTRNN_BAD_STEPPER);
+  REFUSED("step: no stepper", s, (void)0, fastrnn_step(NULL, &s), FASTRNN_NULL_POINTER);
+  if (cell == FASTRNN_LSTM) REFUSED("step: no c", s, s.c = NULL, STEP, FASTRNN_NULL_POINTER);
+  s = fresh;
+  const int64_t N = w.p.N;
+  for (int64_t t = 0; t < T; ++t) {
+    s.x = whole.x + t * N * w.p.I;
+    expect("step", STEP, FASTRNN_OK);
+    if (memcmp(w.y, whole.y + t * N * H, (size_t)(4 * N * H)) != 0) {
+      printf("cell %u, H %d, L %d, split %u, step %d: not forward's bits\n", cell, (int)H, (int)L,
+             split, (int)t);
+      ++failures;
+    }
+  }
+#undef STEP
+  const size_t states = (size_t)(4 * L * N * H);
+  if (memcmp(w.h, whole.hn, states) != 0 || (s.c != NULL && memcmp(w.c, whole.cn, states) != 0)) {
+    printf("cell %u, H %d, L %d: other states than forward's\n", cell, (int)H, (int)L);
+    ++failures;
+  }
+  w.p.T = 2;
+  expect("a stepper of two steps", fastrnn_make_stepper(&w.p, &stepper), FASTRNN_BAD_PROBLEM);
+  free_world(&whole);
+  free_world(&w);
 }
 
 static void check_probe(void) {
@@ -172,6 +424,17 @@ int main(void) {
   check_recompute();
   check_large_sizes();
   check_runs();
+  check_forward();
+  check_longer_structs();
+  check_backward();
+  for (uint32_t cell = 0; cell < 4; ++cell) {
+    for (int64_t H = 1; H < 70; H += 1 + H / 2) {
+      check_steps(cell, H, 1, FASTRNN_SPLIT_CHOSEN);
+      check_steps(cell, H, 3, FASTRNN_SPLIT_CHOSEN);
+    }
+    check_steps(cell, 32, 2, FASTRNN_SPLIT_CHOSEN); /* c in its place */
+    check_steps(cell, 16, 2, FASTRNN_SPLIT_NONE);   /* an option besides: the general way */
+  }
   check_probe();
   if (failures == 0) puts("ok");
   return failures != 0;

@@ -32,7 +32,9 @@ typedef enum fastrnn_status {
   FASTRNN_ISA_NOT_RUNNABLE, /* built, but this CPU or operating system cannot run it */
   FASTRNN_MISALIGNED,       /* packed, tape or workspace is not on a 64-byte boundary */
   FASTRNN_BAD_LENGTHS,      /* a length is negative or above T */
-  FASTRNN_BAD_PACKING /* offsets, batch_sizes or places are not those of problem.rows packed rows */
+  FASTRNN_BAD_PACKING, /* offsets, batch_sizes or places are not those of problem.rows packed rows */
+  FASTRNN_BAD_STEPPER, /* not made by fastrnn_make_stepper of this library in this process */
+  FASTRNN_OVERLAP      /* an output has bytes in common with another array */
 } fastrnn_status;
 
 typedef enum fastrnn_cell {
@@ -145,6 +147,33 @@ typedef struct fastrnn_forward_args {
 } fastrnn_forward_args;
 
 fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_forward_args* args);
+
+/* One step of each row, for streams, policies and samples that come one by one: fastrnn_forward at T = 1 with the same bits and
+ * without its preparations, which a stepper holds.
+ *
+ * A stepper is the caller's plain memory. It holds nothing of the caller's but a copy of the problem, and is only read by
+ * fastrnn_step: one serves any number of threads, weights and states. It may be copied, but not kept in a file. */
+typedef struct fastrnn_stepper {
+  uint64_t opaque[96];
+} fastrnn_stepper;
+
+/* problem.T is 1. */
+fastrnn_status fastrnn_make_stepper(const fastrnn_problem* problem, fastrnn_stepper* stepper);
+
+typedef struct fastrnn_step_args {
+  uint32_t struct_size;
+  uint32_t reserved;
+  const void* packed;
+  const void* x; /* [N,I] */
+  int64_t x_n;
+  void* y; /* [N,D*H] out */
+  int64_t y_n;
+  void* h;         /* [L*D,N,H] contiguous, inout */
+  void* c;         /* [L*D,N,H] contiguous, inout; LSTM, else null */
+  void* workspace; /* [sizes.forward_workspace] of that problem, 64-byte aligned */
+} fastrnn_step_args;
+
+fastrnn_status fastrnn_step(const fastrnn_stepper* stepper, const fastrnn_step_args* args);
 
 /* x, y, h0, c0, lengths or what packs them, reset, mask, dropout and the problem are those of the forward call. */
 typedef struct fastrnn_backward_args {

@@ -1,4 +1,8 @@
-"""The C interface of the core, for Cython. Shapes and meanings are in fastrnn/fastrnn.h."""
+"""The C interface of the core, for Cython: `from fastrnn.backends._core cimport fastrnn_forward, fastrnn_forward_args`.
+
+Shapes and meanings are in fastrnn/fastrnn.h, which `fastrnn.get_include()` finds. Nothing is linked: the functions are those of
+the loaded module, free of the GIL.
+"""
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
@@ -11,6 +15,7 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         FASTRNN_ISA_NOT_RUNNABLE
 
     cdef enum:
+        FASTRNN_ABI_VERSION
         FASTRNN_RNN
         FASTRNN_LSTM
         FASTRNN_GRU
@@ -111,19 +116,36 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         void* tape
         void* workspace
 
-    fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes)
-    fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights, void* packed, void* packed_backward)
-    fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_forward_args* args)
-    fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_backward_args* args)
+    ctypedef struct fastrnn_stepper:
+        pass
+
+    ctypedef struct fastrnn_step_args:
+        uint32_t struct_size
+        const void* packed
+        const void* x
+        int64_t x_n
+        void* y
+        int64_t y_n
+        void* h
+        void* c
+        void* workspace
+
+    # The library's own, which only the module itself can call; below are those for everybody.
+    fastrnn_status c_plan "fastrnn_plan"(const fastrnn_problem*, fastrnn_sizes*)
+    fastrnn_status c_pack "fastrnn_pack"(const fastrnn_problem*, const void*, void*, void*)
+    fastrnn_status c_forward "fastrnn_forward"(const fastrnn_problem*, const fastrnn_forward_args*)
+    fastrnn_status c_backward "fastrnn_backward"(const fastrnn_problem*, const fastrnn_backward_args*)
+    fastrnn_status c_make_stepper "fastrnn_make_stepper"(const fastrnn_problem*, fastrnn_stepper*)
+    fastrnn_status c_step "fastrnn_step"(const fastrnn_stepper*, const fastrnn_step_args*)
+    const char* c_status_text "fastrnn_status_text"(fastrnn_status)
+    int32_t c_get_num_threads "fastrnn_get_num_threads"()
+    void c_set_num_threads "fastrnn_set_num_threads"(int32_t)
 
     int32_t fastrnn_isa_count()
     const char* fastrnn_isa_name(int32_t index)
     int32_t fastrnn_isa_runnable(int32_t index)
     fastrnn_status fastrnn_isa_active(int32_t* index)
     fastrnn_status fastrnn_set_isa(const char* name)
-
-    int32_t fastrnn_get_num_threads()
-    void fastrnn_set_num_threads(int32_t threads)
 
     ctypedef enum fastrnn_probe_kind:
         FASTRNN_PROBE_FMA
@@ -143,6 +165,39 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
 
     fastrnn_status fastrnn_run_probe(const fastrnn_probe* probe, double* work)
 
-    const char* fastrnn_status_text(fastrnn_status status)
     const char* fastrnn_version()
     const char* fastrnn_compiler()
+
+
+cdef extern from "fastrnn/capsule.h" nogil:
+    ctypedef struct fastrnn_api:
+        uint32_t struct_size
+        uint32_t abi_version
+        fastrnn_status (*plan)(const fastrnn_problem*, fastrnn_sizes*) noexcept
+        fastrnn_status (*pack)(const fastrnn_problem*, const void*, void*, void*) noexcept
+        fastrnn_status (*forward)(const fastrnn_problem*, const fastrnn_forward_args*) noexcept
+        fastrnn_status (*backward)(const fastrnn_problem*, const fastrnn_backward_args*) noexcept
+        fastrnn_status (*make_stepper)(const fastrnn_problem*, fastrnn_stepper*) noexcept
+        fastrnn_status (*step)(const fastrnn_stepper*, const fastrnn_step_args*) noexcept
+        int32_t (*isa_count)() noexcept
+        const char* (*isa_name)(int32_t) noexcept
+        int32_t (*isa_runnable)(int32_t) noexcept
+        fastrnn_status (*isa_active)(int32_t*) noexcept
+        fastrnn_status (*set_isa)(const char*) noexcept
+        int32_t (*get_num_threads)() noexcept
+        void (*set_num_threads)(int32_t) noexcept
+        const char* (*status_text)(fastrnn_status) noexcept
+        const char* (*version)() noexcept
+
+
+cdef fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes) noexcept nogil
+cdef fastrnn_status fastrnn_pack(
+    const fastrnn_problem* problem, const void* weights, void* packed, void* packed_backward
+) noexcept nogil
+cdef fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_forward_args* args) noexcept nogil
+cdef fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_backward_args* args) noexcept nogil
+cdef fastrnn_status fastrnn_make_stepper(const fastrnn_problem* problem, fastrnn_stepper* stepper) noexcept nogil
+cdef fastrnn_status fastrnn_step(const fastrnn_stepper* stepper, const fastrnn_step_args* args) noexcept nogil
+cdef const char* fastrnn_status_text(fastrnn_status status) noexcept nogil
+cdef int32_t fastrnn_get_num_threads() noexcept nogil
+cdef void fastrnn_set_num_threads(int32_t threads) noexcept nogil

@@ -340,6 +340,7 @@ def backward(
 include "_probe.pxi"
 include "_small.pxi"
 include "_tensors.pxi"
+include "_abi.pxi"
 
 
 def spare_memory():
