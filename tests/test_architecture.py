@@ -72,7 +72,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "torch.reference": set(),
     "torch.cache": {"backends"},
     "torch.report": set(),
-    "weights": {"_io", "_keras", "_validate", "layers", "onnx"},
+    "weights": {"_io", "_keras", "_validate", "layers", "onnx.layers"},
     "_keras": {"_gates"},
     "onnx": {"onnx.backend", "onnx.export", "onnx.layers", "onnx.report", "onnx.session"},
     "onnx.backend": {"onnx.session"},

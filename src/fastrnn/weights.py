@@ -81,7 +81,7 @@ def layers(
             for name, stored in _keras.read(path).items()
         }
     elif suffix == ".onnx":
-        from .onnx import layers as of_onnx  # needs the package onnx
+        from .onnx.layers import layers as of_onnx  # needs the package onnx
 
         found = {str(k): layer for k, layer in enumerate(of_onnx(path))}
         if batch_first is not None:
