@@ -74,6 +74,8 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "torch.reference": set(),
     "torch.cache": {"backends"},
     "torch.report": set(),
+    "weights": {"_io", "_keras", "_validate", "layers", "onnx.layers"},
+    "_keras": {"_gates"},
     "onnx": {"onnx.backend", "onnx.export", "onnx.layers", "onnx.report", "onnx.session"},
     "onnx.backend": {"onnx.session"},
     "onnx.report": {"onnx.session", "onnx.kernel", "onnx.models", "onnx.moves", "onnx.operators", "backends"},

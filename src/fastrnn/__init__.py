@@ -48,7 +48,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What inference does not need is imported when it is first used."""
-    if name in ("diagnostics", "onnx", "sequences", "training"):
+    if name in ("diagnostics", "onnx", "sequences", "training", "weights"):
         return import_module(f".{name}", __name__)
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

@@ -135,6 +135,24 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Array], str]:
         return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118 - it cannot be iterated over
 
 
+def read_arrays(path: Path) -> dict[str, Array]:
+    """All arrays of a .safetensors file, whoever wrote it.
+
+    Raises
+    ------
+    OSError, ImportError, ValueError
+        As `read`.
+    """
+    try:
+        with _safetensors(path).safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it cannot be iterated over
+    except (OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:  # safetensors has its own, and TypeError for what NumPy has not: bfloat16
+        message = f"{path} is damaged or holds what NumPy has not: {error}"
+        raise ValueError(message) from error
+
+
 def _suffix(path: Path) -> str:
     if path.suffix not in (".npz", ".safetensors"):
         message = f"path is {str(path)!r}; it must end in .npz or .safetensors"
