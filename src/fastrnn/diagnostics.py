@@ -234,14 +234,22 @@ def gradient_flow(
     spec = _spec(layer)
     layer._check_owner(tape)
     functional.check_tape(tape)
-    steps, batch, batched = tape.steps, tape.batch, tape.batched
+    layout, batched = tape.layout, tape.batched or tape.layout is not None
     given = dy
     if dy is not None:
-        dy = _validate.like_output("dy", dy, spec, steps, batch, batched, tape.batch_first)
-    dhn, dcn = _validate.state("dstate", dstate, spec, batch, batched, partial=True)
+        first, second = cast(Array, tape.x).shape[:2]
+        data = dy if layout is None else layout.data("dy", dy)
+        dy = _validate.like_output("dy", data, spec, first, second, tape.batched, tape.batch_first)
+    dhn, dcn = _validate.state("dstate", dstate, spec, tape.batch, batched, partial=True)
     # Before the backward pass, which may take the memory of x for its results and forgets what the tape holds.
     control = (tape.lengths, tape.reset, tape.mask, tape.dropout)
     x = cast(Array, tape.x)
+    if layout is not None:  # here everything is padded
+        spread = layout.packing.spread
+        x, dy = spread(x), spread(dy)
+        control = (
+            layout.packing.lengths, spread(tape.reset), spread(tape.mask), layout.packing.spread_layers(tape.dropout)
+        )  # fmt: skip
     twin, packed = _twin(layer)
     y, kept = _forward(twin, packed, x, tape.h0, tape.c0, *control)
     kernels = cast(_numpy.NumpyKernels, twin.kernels)

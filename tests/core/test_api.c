@@ -391,6 +391,54 @@ static void check_steps(uint32_t cell, int64_t H, int64_t L, uint32_t split) {
   free_world(&w);
 }
 
+/* Packed rows: T=3, N=2, lengths 1 and 3. */
+static fastrnn_status packed_rows(world* w, const int64_t* offsets, const int64_t* sizes,
+                                  const int64_t* places, int64_t rows) {
+  fastrnn_problem p = w->p;
+  fastrnn_forward_args f;
+  memset(&f, 0, sizeof f);
+  p.rows = rows;
+  f.struct_size = sizeof f;
+  f.packed = w->packed;
+  f.x = w->x;
+  f.x_t = p.I;
+  f.y = w->y;
+  f.y_t = p.H;
+  f.offsets = offsets;
+  f.batch_sizes = sizes;
+  f.places = places;
+  fastrnn_sizes needed;
+  char* workspace = block(plan(p, &needed) == FASTRNN_OK ? needed.forward_workspace : 64);
+  f.workspace = workspace;
+  const fastrnn_status status = fastrnn_forward(&p, &f);
+  free(workspace);
+  return status;
+}
+
+static void check_packing(void) {
+  world w = make_world(3, 8, FASTRNN_LSTM, 1);
+  const int64_t good[] = {0, 1, 4}, sizes[] = {2, 1, 1}, places[] = {1, 0};
+  const int64_t bad_offsets[][3] = {{1, 2, 4},  {0, 1, 3}, {0, 5, 4},
+                                    {0, -1, 4}, {0, 4, 4}, {0, 0, 4}};
+  const int64_t bad_sizes[][3] = {{1, 2, 1}, {2, 1, 0}, {3, 1, 0}, {2, 2, 1}, {2, INT64_MAX, 1}};
+  const int64_t bad_places[][2] = {{0, 0}, {1, 1}, {0, 2}, {-1, 0}, {INT64_MAX, 0}};
+  for (int i = 0; i < 6; ++i)
+    expect("bad offsets", packed_rows(&w, bad_offsets[i], NULL, NULL, 4), FASTRNN_BAD_PACKING);
+  for (int i = 0; i < 5; ++i)
+    expect("bad batch_sizes", packed_rows(&w, NULL, bad_sizes[i], places, 4), FASTRNN_BAD_PACKING);
+  for (int i = 0; i < 5; ++i)
+    expect("bad places", packed_rows(&w, NULL, sizes, bad_places[i], 4), FASTRNN_BAD_PACKING);
+  expect("neither", packed_rows(&w, NULL, NULL, NULL, 4), FASTRNN_BAD_PACKING);
+  expect("both", packed_rows(&w, good, sizes, NULL, 4), FASTRNN_BAD_PACKING);
+  expect("places of offsets", packed_rows(&w, good, NULL, places, 4), FASTRNN_BAD_PACKING);
+  expect("offsets of padded rows", packed_rows(&w, good, NULL, NULL, 0), FASTRNN_BAD_PACKING);
+  expect("negative rows", packed_rows(&w, good, NULL, NULL, -1), FASTRNN_BAD_PROBLEM);
+  expect("more rows than T * N", packed_rows(&w, good, NULL, NULL, 7), FASTRNN_BAD_PROBLEM);
+  expect("good offsets", packed_rows(&w, good, NULL, NULL, 4), FASTRNN_OK);
+  expect("good batch_sizes", packed_rows(&w, NULL, sizes, places, 4), FASTRNN_OK);
+  free_world(&w);
+}
+
 static void check_probe(void) {
   fastrnn_probe probe;
   double work = -1;

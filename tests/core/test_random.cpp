@@ -2,6 +2,7 @@
 // bits they have with one; all but the weight gradients have them also where gates are computed again; nothing outside the
 // buffers is written. Run by CTest, and under the sanitizers by .ci/run
 // (FASTRNN_SANITIZE). Usage: test_random [problems] [seed]
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -60,11 +61,38 @@ class Buffer {
 
 struct Case {
   fastrnn_problem problem;
-  std::vector<int64_t> lengths;
+  std::vector<int64_t> lengths;                       // padded
+  std::vector<int64_t> offsets, batch_sizes, places;  // packed
   std::vector<uint8_t> reset, mask;
   bool states;
   uint32_t seed;
 };
+
+// Makes rows with lengths packed ones, of the same lengths, by rows or by steps.
+void pack_rows(Random& random, Case& c) {
+  fastrnn_problem& p = c.problem;
+  std::vector<int64_t> order;
+  for (int64_t n = 0; n < p.N; ++n) order.push_back(n);
+  const auto length = [&](int64_t n) { return c.lengths[static_cast<size_t>(n)]; };
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return length(a) > length(b); });
+  for (int64_t n = 0; n < p.N; ++n) p.rows += length(n);
+  if (p.rows == 0) return;  // stays padded
+  p.T = length(order[0]);
+  if (draw(random, 0, 1) != 0) {
+    c.offsets.push_back(0);
+    for (int64_t n = 0; n < p.N; ++n) c.offsets.push_back(c.offsets.back() + length(n));
+  } else {
+    for (int64_t t = 0; t < p.T; ++t) {
+      c.batch_sizes.push_back(
+          std::count_if(order.begin(), order.end(), [&](int64_t n) { return length(n) > t; }));
+    }
+    c.places.resize(order.size());
+    for (size_t place = 0; place < order.size(); ++place)
+      c.places[static_cast<size_t>(order[place])] = static_cast<int64_t>(place);
+  }
+  c.lengths.clear();
+}
 
 Case random_case(Random& random) {
   Case c{};
@@ -84,10 +112,11 @@ Case random_case(Random& random) {
   p.isa = -1;
   p.save = static_cast<uint32_t>(draw(random, 0, 1));
   p.segment = static_cast<uint32_t>(draw(random, 0, 4));
-  const auto cells = static_cast<size_t>(p.T * p.N);
   if (draw(random, 0, 1) != 0) {
     for (int64_t n = 0; n < p.N; ++n) c.lengths.push_back(draw(random, 0, p.T));
+    if (draw(random, 0, 1) != 0) pack_rows(random, c);
   }
+  const auto cells = static_cast<size_t>(p.rows != 0 ? p.rows : p.T * p.N);
   if (draw(random, 0, 2) == 0) {
     for (size_t i = 0; i < cells; ++i) c.reset.push_back(draw(random, 0, 3) == 0);
   }
@@ -119,7 +148,8 @@ std::vector<Buffer> run(const Case& c, uint32_t threads, uint32_t split) {
   sizes.struct_size = sizeof sizes;
   must(fastrnn_plan(&p, &sizes), "plan");
   const bool f32 = p.dtype == FASTRNN_F32, lstm = p.cell == FASTRNN_LSTM;
-  const int64_t item = f32 ? 4 : 8, width = int64_t{p.D} * p.H, rows = p.T * p.N;
+  const int64_t item = f32 ? 4 : 8, width = int64_t{p.D} * p.H,
+                rows = p.rows != 0 ? p.rows : p.T * p.N;
   const int64_t state = p.L * p.D * p.N * p.H * item;
   Random random(c.seed);
   Buffer weights(sizes.weights * item), x(rows * p.I * item), h0(state), c0(state),
@@ -137,16 +167,19 @@ std::vector<Buffer> run(const Case& c, uint32_t threads, uint32_t split) {
   f.struct_size = sizeof f;
   f.packed = packed.data();
   f.x = x.data();
-  f.x_t = p.N * p.I;
+  f.x_t = p.rows != 0 ? p.I : p.N * p.I;
   f.x_n = p.I;
   f.y = out[0].data();
-  f.y_t = p.N * width;
+  f.y_t = p.rows != 0 ? width : p.N * width;
   f.y_n = width;
   f.h0 = c.states ? h0.data() : nullptr;
   f.c0 = c.states && lstm ? c0.data() : nullptr;
   f.hn = out[1].data();
   f.cn = lstm ? out[2].data() : nullptr;
   f.lengths = pointer(c.lengths);
+  f.offsets = pointer(c.offsets);
+  f.batch_sizes = pointer(c.batch_sizes);
+  f.places = pointer(c.places);
   f.reset = pointer(c.reset);
   f.mask = pointer(c.mask);
   f.tape = tape.data();
@@ -177,6 +210,9 @@ std::vector<Buffer> run(const Case& c, uint32_t threads, uint32_t split) {
   b.dc0 = lstm ? out[5].data() : nullptr;
   b.dweights = out[6].data();
   b.lengths = f.lengths;
+  b.offsets = f.offsets;
+  b.batch_sizes = f.batch_sizes;
+  b.places = f.places;
   b.reset = f.reset;
   b.mask = f.mask;
   b.tape = tape.data();
@@ -195,12 +231,14 @@ std::vector<Buffer> run(const Case& c, uint32_t threads, uint32_t split) {
 void describe(const Case& c, uint32_t threads, uint32_t split, const char* what) {
   const fastrnn_problem& p = c.problem;
   std::printf(
-      "%s: cell %u dtype %u T %lld N %lld I %lld H %lld L %lld D %u lengths %d reset %d mask %d "
+      "%s: cell %u dtype %u T %lld N %lld I %lld H %lld L %lld D %u rows %lld lengths %d "
+      "offsets %d reset %d mask %d "
       "save %u "
       "segment %u, %u threads, split %u\n",
       what, p.cell, p.dtype, static_cast<long long>(p.T), static_cast<long long>(p.N),
       static_cast<long long>(p.I), static_cast<long long>(p.H), static_cast<long long>(p.L), p.D,
-      !c.lengths.empty(), !c.reset.empty(), !c.mask.empty(), p.save, p.segment, threads, split);
+      static_cast<long long>(p.rows), !c.lengths.empty(), !c.offsets.empty(), !c.reset.empty(),
+      !c.mask.empty(), p.save, p.segment, threads, split);
 }
 
 // `count` of the outputs have the expected bits.
