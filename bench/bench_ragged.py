@@ -2,6 +2,7 @@
 
     python bench/bench_ragged.py
     python bench/bench_ragged.py --quick          # fewer rounds
+    python bench/bench_ragged.py --shapes         # other shapes, beside dense calls alone, no bars
 
 N=32, I=H=128, float32, lengths uniform in 10..200, in no order. All layouts of fastrnn are measured: padded with
 `lengths`, rows one after the other with offsets, PyTorch's packed form. The dense call has as many steps as the rows
@@ -120,10 +121,43 @@ def measure(cell: str, mode: str, rounds: int) -> bool:
     return good
 
 
+SHAPES: tuple[tuple[str, int, int, tuple[int, int], int], ...] = (  # cell, I=H, N, lengths, one row more of this length
+    ("lstm", 16, 16, (10, 200), 0),
+    ("gru", 64, 32, (10, 200), 0),
+    ("lstm", 256, 32, (10, 100), 0),
+    ("lstm", 128, 128, (1, 60), 0),
+    ("lstm", 32, 500, (10, 10), 3000),
+)
+
+
+def compare(cell: str, width: int, batch: int, between: tuple[int, int], longest: int) -> None:
+    """A line: training in each layout over the dense call of the same work."""
+    rng = np.random.default_rng(0)
+    lengths = np.append(rng.integers(between[0], between[1] + 1, batch), [longest] if longest else []).astype(np.int64)
+    steps, mean = int(lengths.max()), round(lengths.mean())
+    x, dy = rng.standard_normal((2, steps, len(lengths), width), np.float32)
+    calls = {
+        "dense": fastrnn_call(cell, "training", x[:mean].copy(), dy[:mean].copy(), width),
+        "lengths": fastrnn_call(cell, "training", x, dy, width, lengths=lengths),
+    }
+    for name, pack in (("rows", sequences.ragged), ("steps", sequences.pack)):
+        calls[name] = fastrnn_call(cell, "training", pack(x, lengths), pack(dy, lengths), width)
+    seconds = _turns.medians(calls, 15)
+    dense = seconds.pop("dense") * lengths.sum() / (mean * len(lengths))
+    ratios = "   ".join(f"{name} {taken / dense:5.2f}" for name, taken in seconds.items())
+    sizes = f"I=H={width} N={len(lengths)} lengths {lengths.min()}..{steps}"
+    print(f"{cell} training {sizes:38} dense {dense * 1e3:7.2f} ms   {ratios}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a third of the rounds")
+    parser.add_argument("--shapes", action="store_true", help="other shapes instead")
     options = parser.parse_args()
+    if options.shapes:
+        for shape in SHAPES:
+            compare(*shape)
+        return
     torch.set_num_threads(1)
     lengths = sample()
     print(

@@ -41,9 +41,16 @@ inline char* at(const Operand& a, const Sequence& seq, int64_t t, int64_t n) {
 // Zeros what no direction writes of one of the caller's arrays, `width` bytes each: what lies behind a row's length.
 inline void zero_padding(const Plan& plan, const Sequence& seq, const Operand& a, int64_t width) {
   if (seq.lengths == nullptr || plan.packed()) return;
-  for (int64_t n = 0; n < seq.N; ++n) {
-    for (int64_t t = seq.lengths[n]; t < seq.T; ++t)
-      std::memset(at(a, seq, t, n), 0, size_of(width));
+  if (a.step == width) {  // batch first: a row's padding is one piece
+    for (int64_t n = 0; n < seq.N; ++n) {
+      const int64_t steps = seq.T - seq.lengths[n];
+      if (steps > 0) std::memset(at(a, seq, seq.lengths[n], n), 0, size_of(steps * width));
+    }
+    return;
+  }
+  for (int64_t t = 0; t < seq.T; ++t) {
+    for (int64_t place = alive_at(seq, t); place < seq.N; ++place)
+      std::memset(at(a, seq, t, row_at(seq, place)), 0, size_of(width));
   }
 }
 

@@ -157,6 +157,8 @@ class Recurrent(Generic[S]):
         Parameters
         ----------
         x : array_like, shape (T, N, input_size), (N, T, input_size) if batch_first, or (T, input_size)
+            Or packed: a `sequences.Ragged` or PackedSequence with data (M, input_size), never padded inside. Then y, dy
+            and grads.x come in its layout, and out, reset and mask have (M, ...) in the order of its rows.
         state : (h, c) for an LSTM, h for the others; each shape (L*D, N, H), optional
             Initial state; zeros if not given.
         lengths : array_like of int, shape (N,), optional
