@@ -36,6 +36,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "_dense": {"_io", "_weights", "_validate"},
     "diagnostics": {
         "_diagnostics_plots",
+        "_packed",
         "_recurrent",
         "functional",
         "_tape",

@@ -12,6 +12,7 @@ import pytest
 
 import fastrnn
 from conftest import System, make_layer, parts
+from fastrnn import sequences
 from fastrnn.diagnostics import (
     GradientFlow,
     gradient_flow,
@@ -418,3 +419,32 @@ def test_plots_without_matplotlib_say_what_to_install(monkeypatch: pytest.Monkey
         plot_gradient_flow(some_flow())
     with pytest.raises(ImportError, match="Matplotlib"):
         plot_spectral_radius({"h_l0": 1.0})
+
+
+# -- packed ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", ["rnn_tanh", "lstm", "gru_before"])
+@pytest.mark.parametrize("form", [sequences.pack, sequences.ragged])
+@pytest.mark.parametrize("general", [{}, {"clip": 0.5}], ids=str)
+def test_packed_is_padded(cell: str, form: Any, general: dict[str, Any]) -> None:
+    rng = np.random.default_rng(4)
+    layer = make_layer(cell, I, H, 2, bidirectional=True, dtype="float64", **general)
+    rows = [draw(rng, length, I) for length in (3, 7, 0, 1, 5)]
+    x, lengths = sequences.pad(rows)
+    packed = form(rows)
+    reset = [rng.random(len(row)) < 0.3 for row in rows]
+    padded_reset = sequences.pad(reset).data
+    seen, want = unroll(layer, packed, reset=form(reset)), unroll(layer, x, lengths=lengths, reset=padded_reset)
+    assert list(seen) == list(want)
+    for name, array in seen.items():
+        np.testing.assert_array_equal(array, want[name])
+    np.testing.assert_array_equal(seen.ran, want.ran)
+    dy = [draw(rng, len(row), 2 * H) for row in rows]
+    flow = gradient_flow(layer, layer.forward(packed, reset=form(reset))[2], form(dy))
+    tape = layer.forward(x, lengths=lengths, reset=padded_reset)[2]
+    other = gradient_flow(layer, tape, sequences.pad(dy).data)
+    for name, array in flow.states.items():
+        np.testing.assert_allclose(array, other.states[name], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(flow.gradients.flat, other.gradients.flat, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(sequences.pad(flow.gradients.x).data, other.gradients.x, rtol=1e-11, atol=1e-13)

@@ -369,3 +369,21 @@ def test_backward_sees_the_same_dropout(cell: str) -> None:
     step = 1e-6
     slope = ((y(x + step * direction)[0] - y(x - step * direction)[0]) * dy).sum() / (2 * step)
     assert slope == pytest.approx((grads.x * direction).sum(), rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("flag", ["retain", "accumulate"])
+@pytest.mark.parametrize("value", [None, 1, "yes", np.ones(2, bool)])
+def test_flags_of_backward_are_flags(flag: str, value: Any) -> None:
+    layer = make_layer("gru_after", I, H)
+    y, _, tape = layer.forward(X)
+    with pytest.raises(TypeError, match=f"{flag} is .* it must be True or False"):
+        layer.backward(tape, y, **{flag: value})
+    assert not tape.consumed
+    layer.backward(tape, y)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"layer.npz"])
+def test_what_is_no_path(path: Any) -> None:
+    for call in (make_layer("gru_after", I, H).save, fastrnn.load):
+        with pytest.raises(TypeError, match=r"path is .* it must be a str or a path-like object"):
+            call(path)

@@ -310,6 +310,18 @@ def test_a_layer_reads_windows_without_a_copy(system: System, rng: np.random.Gen
 # -- chunks ----------------------------------------------------------------------------------------------------------
 
 
+def test_chunks_without_a_batch_axis() -> None:
+    layer = make_layer("lstm", 3, 5)
+    x = np.random.default_rng(0).standard_normal((10, 3)).astype(np.float32)
+    chunks, found = truncated(x, steps=4, lengths=7), []
+    for part, length in chunks:
+        y, chunks.state = layer(part, chunks.state, lengths=length)
+        found.append(y)
+    np.testing.assert_allclose(np.concatenate(found), layer(x, lengths=7)[0], rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="lengths holds 11"):
+        truncated(x, steps=4, lengths=11)
+
+
 @pytest.mark.parametrize("cell", ["rnn_tanh", "lstm", "gru_after"])
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_chunks_carry_the_state(system: System, cell: str, batch_first: bool, rng: np.random.Generator) -> None:

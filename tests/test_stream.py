@@ -153,6 +153,8 @@ def test_chunks_of_one_row_without_batch_axis() -> None:
         ((X[..., :2],), {}, r"x has shape \(5, 3, 2\)"),
         ((X[0, 0],), {}, r"x has shape \(4,\)"),
         ((X + 1j,), {}, "x has dtype complex"),
+        ((fastrnn.sequences.pack([X[:, 0]]),), {}, "x is a PackedSequence"),
+        ((fastrnn.sequences.ragged([X[:, 0]]),), {}, "x is a Ragged"),
         ((X, np.empty((4, N, H), np.float32)), {}, r"out has shape \(4, 3, 6\); it must be \(5, 3, 6\)"),
         ((X, np.empty((T, N, H))), {}, "out has dtype float64"),
         ((X, [0]), {}, "out is a list"),

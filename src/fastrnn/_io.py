@@ -32,7 +32,7 @@ def write(path: str | os.PathLike[str], arrays: Mapping[str, Array], options: Ma
     ImportError
         .safetensors without the package of that name.
     """
-    path = Path(path)
+    path = _path(path)
     text = json.dumps(dict(options))
     if _suffix(path) == ".npz":
         buffer = io.BytesIO()
@@ -72,7 +72,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, Any]
     ImportError
         .safetensors without the package of that name.
     """
-    path = Path(path)
+    path = _path(path)
     suffix = _suffix(path)
     try:
         arrays, text = _read_npz(path) if suffix == ".npz" else _read_safetensors(path)
@@ -151,6 +151,13 @@ def read_arrays(path: Path) -> dict[str, Array]:
     except Exception as error:  # safetensors has its own, and TypeError for what NumPy has not: bfloat16
         message = f"{path} is damaged or holds what NumPy has not: {error}"
         raise ValueError(message) from error
+
+
+def _path(path: object) -> Path:
+    if isinstance(path, str | os.PathLike):
+        return Path(path)
+    message = f"path is {path!r} ({type(path).__name__}); it must be a str or a path-like object"
+    raise TypeError(message)
 
 
 def _suffix(path: Path) -> str:

@@ -149,7 +149,12 @@ def pad(
     rest = source[0].shape[1:] if isinstance(source, list) else _rest(source)
     value = _check.filler(padding_value, dtype)
     batch = len(lengths)
-    out = np.full((batch, steps, *rest) if batch_first else (steps, batch, *rest), value, dtype)
+    shape = (batch, steps, *rest) if batch_first else (steps, batch, *rest)
+    try:
+        out = np.full(shape, value, dtype)
+    except ValueError as error:
+        message = f"total_length is {steps}; an array of shape {shape} is more than this machine can address"
+        raise ValueError(message) from error
     rows = out if batch_first else out.swapaxes(0, 1)  # (N, T, ...)
     if isinstance(source, list):
         for n, array in enumerate(source):

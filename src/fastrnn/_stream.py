@@ -139,6 +139,9 @@ class Stream:
             An argument that does not fit; the state is as before.
         """
         packed, batch_first = self._bind(), self._layer.batch_first
+        if hasattr(x, "batch_sizes") or hasattr(x, "offsets"):
+            message = f"x is a {type(x).__name__}; a stream has steps of all its rows, so it must be an array"
+            raise TypeError(message)
         x = _validate.plain_array("x", x)
         rows = 1 if x.ndim == 2 else x.shape[0 if batch_first else 1] if x.ndim == 3 else None
         if rows is not None and rows != self._batch:

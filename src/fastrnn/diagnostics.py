@@ -23,7 +23,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import _validate, functional
+from . import _packed, _validate, functional
 from ._diagnostics_plots import plot_gradient_flow, plot_spectral_radius, plot_unroll
 from ._recurrent import Recurrent
 from ._spec import Spec
@@ -74,8 +74,8 @@ class Unrolled(Mapping[str, Array]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        shape = next(iter(self._arrays.values())).shape
-        return f"<Unrolled: {' '.join(self._arrays)}; each {shape}>"
+        shapes = dict.fromkeys(str(array.shape) for array in self._arrays.values())  # with a projection h has its own
+        return f"<Unrolled: {' '.join(self._arrays)}; each {' or '.join(shapes)}>"
 
 
 def unroll(
@@ -87,7 +87,7 @@ def unroll(
     ----------
     layer : LSTM, GRU or RNN
     x, state, lengths, reset, mask
-        As in a call of the layer. As there, nothing is dropped.
+        As in a call of the layer. As there, nothing is dropped. A packed x is shown padded, (T, N, H).
 
     Returns
     -------
@@ -113,15 +113,21 @@ def unroll(
     (['i_l0', 'f_l0', 'g_l0', 'o_l0', 'c_l0', 'h_l0'], (5, 2, 8))
     """
     spec = _spec(layer)
-    x, batched = _validate.sequence(spec, x, layer.batch_first)
+    layout, batch_first = _packed.layout(x, lengths), layer.batch_first
+    x, batched = _validate.sequence(spec, x, batch_first) if layout is None else layout.input(spec)
     steps, batch, _ = x.shape
-    h0, c0 = _validate.state("state", state, spec, batch, batched)
-    if lengths is not None:
-        lengths = _validate.lengths(lengths, steps, batch, batched)
+    if layout is not None:
+        reset, mask, batch_first = layout.data("reset", reset), layout.data("mask", mask), False
     reset, mask = (
-        None if given is None else _validate.flags(name, given, steps, batch, batched, layer.batch_first, own=False)
+        None if given is None else _validate.flags(name, given, steps, batch, batched, batch_first, own=False)
         for name, given in (("reset", reset), ("mask", mask))
     )
+    if layout is not None:  # from here on as if it had come padded
+        x, reset, mask = (layout.packing.spread(array) for array in (x, reset, mask))
+        lengths, batched, (steps, batch, _) = layout.packing.lengths, True, x.shape
+    elif lengths is not None:
+        lengths = _validate.lengths(lengths, steps, batch, batched)
+    h0, c0 = _validate.state("state", state, spec, batch, batched)
     twin, packed = _twin(layer)
     y, tape = _forward(twin, packed, x, h0, c0, lengths, reset, mask, None)
     schedule = schedules(spec, steps, lengths, reset, mask)[0]

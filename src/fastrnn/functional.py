@@ -263,6 +263,7 @@ def backward(
     Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78 (1990).
     """
     check_tape(tape)
+    retain, accumulate = _validate.flag("retain", retain), _validate.flag("accumulate", accumulate)
     spec, batch, batched, batch_first, layout = tape.spec, tape.batch, tape.batched, tape.batch_first, tape.layout
     if dy is not None:
         given = dy if layout is None else layout.data("dy", dy)

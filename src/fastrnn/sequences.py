@@ -215,7 +215,7 @@ class Truncated:
         self.state = state
         self.start = self.stop = 0
         self._parts, self._steps, self._total = parts, steps, total
-        self._lengths, self._batch_first = lengths, batch_first
+        self._lengths, self._batch_first = lengths, batch_first  # lengths (N,), or () without a batch axis
 
     def __iter__(self) -> Truncated:
         return self
@@ -260,7 +260,7 @@ def truncated(
         Walked through together with x, with as many steps on the same axis: targets, reset, mask.
     steps : int
         Of a chunk; the last may be shorter.
-    lengths : array_like of int, shape (N,), optional
+    lengths : array_like of int, shape (N,), or one integer for an x without N; optional
         Of the rows, 0 to T. Then each chunk ends with its own: rows that have ended have 0 and keep their state.
     state : optional
         Before the first chunk; None: zeros.
@@ -304,8 +304,11 @@ def truncated(
     size = _validate.positive_int("steps", steps)
     found = None
     if lengths is not None:
-        batch = parts[0].shape[1 - axis] if parts[0].ndim > 1 else 1
-        found = _validate.lengths(lengths, total, batch, True)
+        lengths = _validate.plain_array("lengths", lengths)
+        batched = lengths.ndim > 0
+        batch = parts[0].shape[1 - axis] if batched and parts[0].ndim > 1 else 1
+        found = _validate.lengths(lengths, total, batch, batched)
+        found = found if batched else found[0]
     return Truncated(parts, size, total, found, batch_first, state)
 
 
