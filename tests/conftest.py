@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +28,13 @@ import fastrnn
 from problems import CELLS
 
 MODULES = {"cpp": "fastrnn.backends._core", "numba": "fastrnn.backends._numba", "numpy": "fastrnn.backends._numpy"}
+
+
+def pytest_report_header() -> str:
+    """The versions of what the tests compare with: a result says what it was got on."""
+    names = ("numpy", "numba", "torch", "sb3-contrib", "darts")
+    here = {found.metadata["Name"]: found.version for found in metadata.distributions()}
+    return "on " + ", ".join(f"{name} {here[name]}" for name in names if name in here)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,10 @@ import fastrnn.torch
 
 T, N, I, H = 4, 3, 5, 8  # noqa: E741 - the letters of the shapes
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of the compiler's own imports
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # of the compiler's own imports
+    pytest.mark.skipif(torch.__version__.startswith("2.4."), reason="its compiler leaves recurrent modules to PyTorch"),
+]
 
 
 @pytest.fixture(autouse=True)

@@ -119,7 +119,29 @@ def run(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, params: Seq
     ):
         outputs: Outputs = _Recurrent.apply(call, x, h0, c0, *params)  # type: ignore[no-untyped-call]
         return outputs
-    return forward(call, x, h0, c0, None, keep=False)[0]
+    return _small(call, x, h0, c0) or forward(call, x, h0, c0, None, keep=False)[0]
+
+
+def _small(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Outputs | None:
+    """The outputs of a small dense call, if the backend has a quicker way to them: 5 us where `forward` takes 10.
+
+    They lie in NumPy's memory. Batch-first calls are left out, since their outputs would have other strides.
+    """
+    layout = call.layout
+    if layout not in ("TNI", "NI") or call.p or call.packing is not None:
+        return None
+    weights, double, lone = call.snapshot, call.double, layout == "NI"
+    see = weights.see
+    h = None if h0 is None else see(h0, double, lone)
+    state = h if c0 is None else (h, see(c0, double, lone))
+    made = weights.packed.infer_small(see(x, double, lone), state, call.lengths, call.reset, None, None, False)
+    if made is None:
+        return None
+    y, last = made
+    states = last if type(last) is tuple else (last,)
+    if lone:
+        return tuple([torch.from_numpy(s[0]) for s in states])
+    return (torch.from_numpy(y), *[torch.from_numpy(s) for s in states])
 
 
 def forward(
