@@ -152,7 +152,8 @@ struct InputGradArgs {
 // outer_product in kernels/gradients.hpp.
 constexpr int64_t outer_whole_bytes = 1536, outer_part_bytes = 384, outer_part_rows = 512;
 
-// Rows up to which dW is written row by row rather than by panels: see kernels/unpacked.hpp.
+// Rows up to which dW is written in place (kernels/unpacked.hpp) rather than summed up by panels and transposed. A forward and
+// backward with 24 to 48 rows took 0.76 to 0.95 of the time at I=H=256, 512, 1.0 at 64 (LSTM and RNN, one thread, Zen 4).
 constexpr int64_t unpacked_gradient_rows = 64;
 
 struct WeightGradArgs {

@@ -6,7 +6,6 @@ import sys
 from collections.abc import ItemsView, Iterator, Mapping, MutableMapping, ValuesView
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from . import _validate
