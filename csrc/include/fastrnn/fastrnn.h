@@ -206,8 +206,8 @@ typedef struct fastrnn_backward_args {
   const uint8_t* reset;
   const uint8_t* mask;
   const void* dropout;
-  void* tape;      /* inout; left as it is if problem.retain */
-  void* workspace; /* [sizes.backward_workspace] 64-byte aligned */
+  void* tape;          /* inout; left as it is if problem.retain */
+  void* workspace;     /* [sizes.backward_workspace] 64-byte aligned */
   const void* weights; /* as fastrnn_pack's, where packed_backward is null */
 } fastrnn_backward_args;
 
