@@ -153,7 +153,8 @@ fastrnn_status check_backward(const Plan& plan, const fastrnn_backward_args& a) 
   // Packed rows are [rows,..], whose second stride nobody looks at.
   const int64_t T = plan.packed() ? p.rows : p.T, N = plan.packed() ? 1 : p.N;
   const bool empty = T == 0 || N == 0;
-  if (a.packed_backward == nullptr || a.workspace == nullptr) return FASTRNN_NULL_POINTER;
+  if (a.workspace == nullptr) return FASTRNN_NULL_POINTER;
+  if (a.packed_backward == nullptr && a.weights == nullptr) return FASTRNN_NULL_POINTER;
   if (!empty && (a.x == nullptr || a.y == nullptr)) return FASTRNN_NULL_POINTER;
   if (!empty && a.tape == nullptr && plan.has_tape()) return FASTRNN_NULL_POINTER;
   if (plan.recompute && a.packed == nullptr) return FASTRNN_NULL_POINTER;
@@ -163,6 +164,7 @@ fastrnn_status check_backward(const Plan& plan, const fastrnn_backward_args& a) 
   Arrays arrays(plan.item);
   arrays.in(a.packed, packed_bytes(plan), line);
   arrays.in(a.packed_backward, packed_backward_bytes(plan), line);
+  arrays.in(a.weights, all_weights(plan) * plan.item, plan.item);
   arrays.out(a.workspace, workspace.used(), line);
   if (add_tape(plan, a.tape, arrays) != FASTRNN_OK) return FASTRNN_TOO_LARGE;
   arrays.rows(a.x, T, N, p.I, a.x_t, a.x_n, false);

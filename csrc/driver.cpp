@@ -119,13 +119,10 @@ void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_
   const int64_t threads = large ? plan.wanted_threads : 1;
   parallel(static_cast<int>(threads), plan.p.L * plan.p.D * threads, [&](int64_t i) {
     const int64_t layer = i / threads / plan.p.D, d = i / threads % plan.p.D;
-    const char* w = bytes(weights) + plan.item * plan.offset(layer, d, [&](int64_t l) {
-      return plan.weight_elements(l);
-    });
     PackArgs a{};
     a.layout = plan.layout(layer, 0);
-    a.w_ih = w;
-    a.w_hh = w + G_H * a.layout.I * plan.item;
+    a.w_ih = weights_at(plan, weights, layer, d);
+    a.w_hh = bytes(a.w_ih) + input_weights_bytes(plan, layer);
     if (plan.p.bias != 0) {
       a.b_ih = bytes(a.w_hh) + G_H * plan.p.H * plan.item;
       a.b_hh = bytes(a.b_ih) + G_H * plan.item;

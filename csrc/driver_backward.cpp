@@ -64,7 +64,11 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
   find_states(plan, memory, d, call);
 
   b.rows = &source;
-  b.packed = packed_backward_at(plan, a.packed_backward, io.layer, d);
+  if (a.packed_backward != nullptr) {
+    b.packed = packed_backward_at(plan, a.packed_backward, io.layer, d);
+  } else {
+    b.weights = weights_at(plan, a.weights, io.layer, d) + input_weights_bytes(plan, io.layer);
+  }
   void* gates = plan.recompute ? memory.again.gates[d] : kept.gates;
   b.gates = gates;
   b.dgates = memory.dgates[d] != nullptr ? memory.dgates[d] : gates;
@@ -126,11 +130,8 @@ void weight_gradients(const Plan& plan, const fastrnn_backward_args& a,
     g.first = k == plan.segments - 1;
     g.last = k == 0;
     g.copies = bytes(memory.copies[d]) + i % shares * outer_part_rows * outer_part_bytes;
-    char* dw = bytes(a.dweights) + plan.item * plan.offset(io.layer, d, [&](int64_t l) {
-      return plan.weight_elements(l);
-    });
-    g.dw_ih = dw;
-    g.dw_hh = dw + G_H * g.layout.I * plan.item;
+    g.dw_ih = weights_at(plan, a.dweights, io.layer, d);
+    g.dw_hh = bytes(g.dw_ih) + input_weights_bytes(plan, io.layer);
     if (plan.p.bias != 0) {
       g.db_ih = bytes(g.dw_hh) + G_H * plan.p.H * plan.item;
       g.db_hh = bytes(g.db_ih) + G_H * plan.item;
@@ -152,8 +153,11 @@ void input_gradients(const Plan& plan, const fastrnn_backward_args& a, const Lay
     const int64_t both = done < begin ? 0 : done - begin < b.steps ? done - begin : b.steps;
     InputGradArgs g{};
     g.layout = b.layout;
-    g.packed = packed_backward_at(plan, a.packed_backward, io.layer, d) +
-               plan.packed_backward_hh(io.layer) * plan.item;
+    if (b.packed != nullptr) {
+      g.packed = bytes(b.packed) + plan.packed_backward_hh(io.layer) * plan.item;
+    } else {
+      g.weights = weights_at(plan, a.weights, io.layer, d);
+    }
     g.dgates = b.dgates;
     g.dx = b.tables.dx;
     const auto product = [&](Range rows, bool accumulate) {

@@ -220,6 +220,7 @@ fastrnn_status plan_sizes(const Plan& plan, fastrnn_sizes& sizes) noexcept {
   sizes.forward_workspace = forward.used();
   sizes.backward_workspace = backward.used();
   sizes.work = plan.work();
+  sizes.unpacked_backward = plan.unpacked_backward() ? 1 : 0;
   return FASTRNN_OK;
 }
 

@@ -138,6 +138,16 @@ inline Sequence direction_of(const Sequence& forward, int64_t d) {
   return seq;
 }
 
+// PyTorch's weights of a direction, or their gradients: weight_ih [G*H,I], weight_hh [G*H,H], biases.
+template <class P>
+auto weights_at(const Plan& plan, P* base, int64_t layer, int64_t d) {
+  return bytes(base) +
+         plan.item * plan.offset(layer, d, [&](int64_t l) { return plan.weight_elements(l); });
+}
+inline int64_t input_weights_bytes(const Plan& plan, int64_t layer) {
+  return plan.gates * plan.p.H * plan.layer_input(layer) * plan.item;
+}
+
 inline const char* packed_at(const Plan& plan, const void* packed, int64_t layer, int64_t d) {
   return bytes(packed) +
          plan.item * plan.offset(layer, d, [&](int64_t l) { return plan.packed_elements(l); });

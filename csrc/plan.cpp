@@ -90,6 +90,10 @@ bool Plan::has_tape() const noexcept { return saves_gates() || has_c || p.L > 1;
 // A few for each thread, so that they can be claimed.
 int64_t Plan::shares() const noexcept { return threads == 1 ? 1 : 4 * int64_t{threads}; }
 
+// A training step at I=H=64, 256, 512 on weights packed for it took 1.19, 1.24, 1.31 of the time of one on weights as they lie at
+// T*N = 1 (LSTM, one thread, Zen 4), 1.06, 1.17, 1.17 (RNN); at T*N = 4 it was 1.07 to 0.81, at 16 0.9 to 0.66.
+bool Plan::unpacked_backward() const noexcept { return rows() <= 3; }
+
 double Plan::work() const noexcept {
   const double first = static_cast<double>(p.I + p.H), others = static_cast<double>(p.L - 1);
   const double widths = first + others * static_cast<double>((p.D + 1) * p.H);

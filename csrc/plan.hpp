@@ -52,7 +52,9 @@ struct Plan {
   int64_t segment_rows() const noexcept {                                  // at most
     return segment * p.N < rows() ? segment * p.N : rows();
   }
-  int64_t shares() const noexcept;    // of a large product after the time loop, at most
+  int64_t shares() const noexcept;  // of a large product after the time loop, at most
+  bool unpacked_backward()
+      const noexcept;                 // the weights as they lie, where there are no packed ones
   double work() const noexcept;       // floating-point operations of one forward call
   bool saves_gates() const noexcept;  // on the tape
   int64_t c_rows() const noexcept;    // of the tape's c, each direction

@@ -57,7 +57,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "_tape": {"_packed", "_weights", "_validate", "backends"},
     "_packed": {"_layouts", "_packing", "_validate"},
     "_packing": set(),
-    "_weights": {"_validate"},
+    "_weights": {"_validate", "backends"},
     "_config": {"_validate", "backends"},
     "_gates": {"_validate"},
     "_paths": set(),

@@ -58,10 +58,34 @@ void input_product(const GateView<T>& g, const InputGradArgs& args, int64_t K, i
   }
 }
 
+// The same from W [G*H,I] as it lies.
+template <class T>
+void unpacked_input_product(const GateView<T>& g, const InputGradArgs& args, int64_t row_begin,
+                            int64_t row_end) {
+  constexpr int VL = lanes<T>;
+  const int64_t I = args.layout.I;
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    T* dx = static_cast<T*>(args.dx[row]);
+    unpacked_product<T>(
+        g, row, static_cast<const T*>(args.weights), I, {0, I},
+        [](int64_t, int64_t length, T* sums) FR_FLAT {
+          for (int64_t c = 0; c < length; c += VL) store(sums + c, Vec<T>{});
+        },
+        [&](int64_t column, int64_t length, const T* sums) FR_FLAT {
+          for (int64_t c = 0; c < length; c += VL) {
+            T* to = dx + column + c;
+            const Vec<T> sum = load(sums + c);
+            store_n(to, args.accumulate ? load_n(to, length - c) + sum : sum, length - c);
+          }
+        });
+  }
+}
+
 template <class C>
 void input_grad(const InputGradArgs& args, int64_t row_begin, int64_t row_end) {
   using T = typename C::Element;
   const GateView<T> view = view_for_input<C, T>(args.layout, args.dgates);
+  if (args.packed == nullptr) return unpacked_input_product<T>(view, args, row_begin, row_end);
   input_product<T>(view, args, C::gates * args.layout.H, row_begin, row_end);
 }
 
@@ -222,19 +246,6 @@ FR_INLINE void write_panel(const WeightGradArgs& g, int64_t p, int64_t unit) {
   sums += H * S::U::count * VL;
   if constexpr (C::two_phase) {
     write_out<T>(dw_hh, H, sums, 1, rows.moved(2 * H), g.accumulate);
-    sums += H * VL;
-  }
-  if (g.db_ih == nullptr) return;
-  if constexpr (C::interleaved) {
-    for (int j = 0; j < C::gates; ++j) {
-      write_out<T>(static_cast<T*>(g.db_ih), 1, sums + C::X::at[j] * VL, 1, rows.moved(j * H),
-                   g.accumulate);
-      write_out<T>(static_cast<T*>(g.db_hh), 1, sums + C::HiddenBias::at[j] * VL, 1,
-                   rows.moved(j * H), g.accumulate);
-    }
-  } else {
-    write_out<T>(static_cast<T*>(g.db_ih), 1, sums, NV, rows, g.accumulate);
-    write_out<T>(static_cast<T*>(g.db_hh), 1, sums, NV, rows, g.accumulate);
   }
 }
 
@@ -255,12 +266,64 @@ FR_INLINE void sum_rows(T* to, bool first, const T* dg, int64_t R) {
   for (int j = 0; j < NV; ++j) store(to + j * VL, sum[j]);
 }
 
+// The biases' gradients of one panel from its column sums.
+template <class C, int NV>
+FR_INLINE void write_biases(const WeightGradArgs& g, int64_t unit,
+                            const typename C::Element* sums) {
+  using T = typename C::Element;
+  constexpr int VL = lanes<T>;
+  const int64_t H = g.layout.H;
+  const PanelRows rows = panel_rows<C>(g.layout, unit);
+  if (g.db_ih == nullptr) return;
+  if constexpr (C::interleaved) {
+    for (int j = 0; j < C::gates; ++j) {
+      write_out<T>(static_cast<T*>(g.db_ih), 1, sums + C::X::at[j] * VL, 1, rows.moved(j * H),
+                   g.accumulate);
+      write_out<T>(static_cast<T*>(g.db_hh), 1, sums + C::HiddenBias::at[j] * VL, 1,
+                   rows.moved(j * H), g.accumulate);
+    }
+  } else {
+    write_out<T>(static_cast<T*>(g.db_ih), 1, sums, NV, rows, g.accumulate);
+    write_out<T>(static_cast<T*>(g.db_hh), 1, sums, NV, rows, g.accumulate);
+  }
+}
+
+// All gradients of one panel's weights, written where they belong (unpacked.hpp): of one block of rows that is first and last.
+template <class C, int NV>
+FR_INLINE void unpacked_panel(const WeightGradArgs& g, int64_t p, int64_t unit) {
+  using T = typename C::Element;
+  using S = PanelSlots<C, NV>;
+  constexpr int VL = lanes<T>;
+  const int64_t I = g.layout.I, H = g.layout.H, R = g.layout.rows;
+  const T* dg = static_cast<const T*>(g.dgates) + p * R * 4 * VL;
+  const auto rows = [&](void* dw, int64_t K, const void* const* x, int gate, int slot) FR_FLAT {
+    weight_rows<T>(static_cast<T*>(dw) + (gate * H + unit) * K,
+                   min_of(C::interleaved ? VL : NV * VL, H - unit), K, x, dg + slot * VL,
+                   (C::interleaved ? 4 : NV) * VL, R, g.accumulate);
+  };
+  for (int gate = 0; gate < C::gates; ++gate) {
+    rows(g.dw_ih, I, g.x, gate, S::X::at[gate]);
+    rows(g.dw_hh, H, g.h, gate, S::U::at[gate]);
+  }
+  T sums[NV * VL];
+  sum_rows<T, NV>(sums, true, dg, R);
+  write_biases<C, NV>(g, unit, sums);
+}
+
 template <class C>
 void weight_grad(const WeightGradArgs& args, int64_t panel_begin, int64_t panel_end) {
   using T = typename C::Element;
   constexpr int VL = lanes<T>;
   const WeightGradArgs g = args;
   const int64_t I = g.layout.I, H = g.layout.H;
+  if constexpr (!C::two_phase) {
+    if (g.first && g.last && g.layout.rows <= unpacked_gradient_rows) {
+      for_panels<C>(g.layout, {panel_begin, panel_end},
+                    [&](auto nv, int64_t p, int64_t unit)
+                        FR_FLAT { unpacked_panel<C, decltype(nv)::value>(g, p, unit); });
+      return;
+    }
+  }
   using S = PanelSlots<C, 4>;
   outer_product<C, typename S::X>(
       g, panel_begin, panel_end, I, [&](int64_t row) { return g.x + row; }, 0);
@@ -273,8 +336,11 @@ void weight_grad(const WeightGradArgs& args, int64_t panel_begin, int64_t panel_
     const int64_t size = sums_size<C>(g.layout);
     const int64_t biases = (C::interleaved ? size - 4 * VL : (I + H) * NV * VL);
     const T* dg = static_cast<const T*>(g.dgates) + p * g.layout.rows * 4 * VL;
-    sum_rows<T, NV>(static_cast<T*>(g.panels) + p * size + biases, g.first, dg, g.layout.rows);
-    if (g.last) write_panel<C, NV>(g, p, unit);
+    T* sums = static_cast<T*>(g.panels) + p * size + biases;
+    sum_rows<T, NV>(sums, g.first, dg, g.layout.rows);
+    if (!g.last) return;
+    write_panel<C, NV>(g, p, unit);
+    write_biases<C, NV>(g, unit, sums);
   });
 }
 

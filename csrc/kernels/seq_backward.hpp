@@ -11,20 +11,10 @@
 #pragma once
 
 #include "seq_forward.hpp"
+#include "unpacked.hpp"
 
 namespace fastrnn::FR_ISA {
 namespace {
-
-// Which vectors of dG's panels take part in a product, in the order of the packed weights' rows.
-template <class T>
-struct GateView {
-  const T* base;  // [panels][R][width]
-  int64_t R, H;
-  int64_t unit_panel;  // hidden units of a panel
-  bool interleaved;    // width 4*VL, a gate every VL; otherwise (RNN) as wide as the panel's units
-  int runs;            // runs of adjacent gates
-  int slot[2], gates[2];
-};
 
 // Slots first, first+1, ..., but for the last, which GRU's U has elsewhere.
 template <class T>
@@ -107,17 +97,48 @@ FR_TILE void product_tile(const GateView<T>& g, int64_t row, const T* b, const i
   }
 }
 
-// out[n[i]] [stride] (= or +=) dG[row + i] B for i < count: one step's product. B: column blocks over K rows of weights.
+// What a product with dG multiplies with: packed, or where that is null PyTorch's rows [K,H] as they lie.
 template <class T>
-void step_product(const GateView<T>& g, int64_t row, int64_t count, const T* panels, int64_t K,
-                  const int64_t* n, T* out, int64_t stride, bool add, Range columns) {
-  for_column_blocks<T>(columns, stride, [&](auto nv, int64_t column) FR_FLAT {
-    constexpr int NV = decltype(nv)::value;
-    for_row_blocks(0, count, [&](auto mr, int64_t first) FR_FLAT {
-      product_tile<T, decltype(mr)::value, NV>(g, row + first, panels + column * K, n + first,
-                                               out + column, stride, add);
+struct StateWeights {
+  const T *packed, *rows;
+  int64_t K;  // rows
+};
+
+// out[n[i]] [Hp] (= or +=) dG[row + i] U for i < count: one step's product.
+template <class T>
+void step_product(const GateView<T>& g, int64_t row, int64_t count, const StateWeights<T>& u,
+                  const int64_t* n, T* out, int64_t Hp, bool add, Range columns) {
+  if (u.packed != nullptr) {
+    for_column_blocks<T>(columns, Hp, [&](auto nv, int64_t column) FR_FLAT {
+      constexpr int NV = decltype(nv)::value;
+      for_row_blocks(0, count, [&](auto mr, int64_t first) FR_FLAT {
+        product_tile<T, decltype(mr)::value, NV>(g, row + first, u.packed + column * u.K, n + first,
+                                                 out + column, Hp, add);
+      });
     });
-  });
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    T* to = out + n[i] * Hp;
+    unpacked_product<T>(
+        g, row + i, u.rows, g.H, {columns.begin, min_of(columns.end, g.H)},
+        [&](int64_t column, int64_t length, T* sums) FR_FLAT {
+          for (int64_t c = 0; c < length; c += lanes<T>)
+            store(sums + c, add ? load(to + column + c) : Vec<T>{});
+        },
+        [&](int64_t column, int64_t length, const T* sums) FR_FLAT {
+          for (int64_t c = 0; c < length; c += lanes<T>) store(to + column + c, load(sums + c));
+        });
+  }
+}
+
+// Of U's gates from the first-th on; two_phase cells have U_n behind the others.
+template <class T>
+FR_INLINE StateWeights<T> state_weights(const BackwardArgs& b, int64_t first, int64_t gates) {
+  const int64_t H = b.layout.H;
+  const T *packed = static_cast<const T*>(b.packed), *rows = static_cast<const T*>(b.weights);
+  return {packed == nullptr ? packed : packed + first * H * b.layout.hidden_padded,
+          packed != nullptr ? rows : rows + first * H * H, gates * H};
 }
 
 // The rows of one step in the tables, narrowed to the batch slice: n ascends within a step.
@@ -209,8 +230,8 @@ FR_INLINE void state_grad(const BackwardArgs& b, int64_t step, Range units) {
   const GateView<T> view =
       view_of<T>(b.layout, b.dgates, C::interleaved, 0, U::count, U::at[U::count - 1]);
   step_product<T>(view, rows.begin + rows.to_tape, rows.end - rows.begin,
-                  static_cast<const T*>(b.packed), b.layout.H * U::count, b.tables.n + rows.begin,
-                  static_cast<T*>(b.dh), b.layout.hidden_padded, C::carries, units);
+                  state_weights<T>(b, 0, U::count), b.tables.n + rows.begin, static_cast<T*>(b.dh),
+                  b.layout.hidden_padded, C::carries, units);
   if (b.rows->seq.reset == nullptr) return;
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     if (b.tables.cut[row] != 0) zero_state_grad<T>(b, b.tables.n[row], units);
@@ -222,12 +243,12 @@ template <class C, class P>
 FR_INLINE void second_pass(const BackwardArgs& b, int64_t step, Range units) {
   using T = typename C::Element;
   using U = typename PanelSlots<C, 4>::U;
-  const int64_t H = b.layout.H, Hp = b.layout.hidden_padded;
+  const int64_t Hp = b.layout.hidden_padded;
   const StepRows rows = rows_of(b, step);
   T* drh = static_cast<T*>(b.drh);
   step_product<T>(view_of<T>(b.layout, b.dgates, true, 2, 1, 2), rows.begin + rows.to_tape,
-                  rows.end - rows.begin, static_cast<const T*>(b.packed) + H * U::count * Hp, H,
-                  b.tables.n + rows.begin, drh, Hp, false, units);
+                  rows.end - rows.begin, state_weights<T>(b, U::count, 1), b.tables.n + rows.begin,
+                  drh, Hp, false, units);
   for_units<C>(b, rows, units, [&](const BackwardRow<T>& at, int64_t row, int64_t unit) FR_FLAT {
     T* rh = static_cast<T*>(b.rh) + (row + rows.to_tape) * Hp + unit;
     C::template second_backward<P>(at, drh + b.tables.n[row] * Hp + unit, rh);

@@ -11,7 +11,7 @@ from . import _validate
 from ._packed import PackedLayout
 from ._spec import Spec
 from ._weights import Weights
-from .backends import Packed
+from .backends import Packed, empty
 
 Array = npt.NDArray[Any]
 
@@ -127,7 +127,7 @@ class Gradients:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.flat: Array = np.empty(spec.weight_count, spec.dtype)
+        self.flat: Array = empty((spec.weight_count,), spec.dtype)
         self.weights = Weights(spec, self.flat)
         self.dx: Array = np.empty((0, 0, spec.input_size), spec.dtype)  # (T, N, I)
         self.dh0: Array = np.empty((0, 0, 0), spec.dtype)  # (L*D, N, H)
@@ -143,9 +143,9 @@ class Gradients:
         dense = self.dx.swapaxes(0, 1) if batched and batch_first else self.dx
         if self.dx.shape != shape or not dense.flags.c_contiguous or _validate.overlap(self.dx, x):
             if batched and batch_first:
-                self.dx = np.empty((tape.batch, tape.steps, spec.input_size), spec.dtype).swapaxes(0, 1)
+                self.dx = empty((tape.batch, tape.steps, spec.input_size), spec.dtype).swapaxes(0, 1)
             else:
-                self.dx = np.empty(shape, spec.dtype)
+                self.dx = empty(shape, spec.dtype)
         states = _validate.state_shape(spec, tape.batch)
         if self.dh0.shape != states:
             self.dh0 = np.empty(states, spec.dtype)

@@ -6,11 +6,11 @@ import sys
 from collections.abc import ItemsView, Iterator, Mapping, MutableMapping, ValuesView
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from . import _validate
 from ._spec import Spec
+from .backends import empty
 
 Array = npt.NDArray[Any]
 getrefcount = getattr(sys, "getrefcount", None)  # CPython's
@@ -82,7 +82,8 @@ class Scratch(MutableMapping[str, Array]):
 
     def __init__(self, spec: Spec, flat: Array) -> None:
         self._spec = spec
-        self._flat = np.array(flat)
+        self._flat = empty(flat.shape, flat.dtype)
+        self._flat[:] = flat
         self._made: dict[str, Array] | None = None
 
     @property

@@ -420,8 +420,8 @@ def _new_output(spec: Spec, steps: int, batch: int, batch_first: bool, dtype: np
     shape = (steps, batch, spec.directions * spec.output_size)
     try:
         if batch_first:
-            return np.empty((batch, steps, shape[2]), dtype).transpose(1, 0, 2)
-        return np.empty(shape, dtype)
+            return backends.empty((batch, steps, shape[2]), dtype).transpose(1, 0, 2)
+        return backends.empty(shape, dtype)
     except ValueError as error:  # x can be huge without memory of its own: np.broadcast_to
         message = f"y of shape {shape} is more than this machine can address"
         raise ValueError(message) from error

@@ -96,6 +96,9 @@ typedef struct fastrnn_sizes {
   int64_t forward_workspace; /* for inference and for forward with tape */
   int64_t backward_workspace;
   double work; /* floating-point operations of one forward call */
+  uint32_t
+      unpacked_backward; /* 1: rows are so few that packing for backward would cost more than it saves */
+  uint32_t reserved;
 } fastrnn_sizes;
 
 /* Sizes for a problem. Packed weights and tapes belong to the instruction set they were made for, packed sizes do not depend
@@ -178,9 +181,9 @@ fastrnn_status fastrnn_step(const fastrnn_stepper* stepper, const fastrnn_step_a
 /* x, y, h0, c0, lengths or what packs them, reset, mask, dropout and the problem are those of the forward call. */
 typedef struct fastrnn_backward_args {
   uint32_t struct_size;
-  uint32_t accumulate; /* 1: add to dweights instead of writing it */
-  const void* packed_backward;
-  const void* packed; /* as forward's; may be null but for FASTRNN_SAVE_RECOMPUTE */
+  uint32_t accumulate;         /* 1: add to dweights instead of writing it */
+  const void* packed_backward; /* or null: weights are read as they lie, with the same results */
+  const void* packed;          /* as forward's; may be null but for FASTRNN_SAVE_RECOMPUTE */
   const void* x;
   int64_t x_t, x_n;
   const void* y;
@@ -203,8 +206,9 @@ typedef struct fastrnn_backward_args {
   const uint8_t* reset;
   const uint8_t* mask;
   const void* dropout;
-  void* tape;      /* inout; left as it is if problem.retain */
-  void* workspace; /* [sizes.backward_workspace] 64-byte aligned */
+  void* tape;          /* inout; left as it is if problem.retain */
+  void* workspace;     /* [sizes.backward_workspace] 64-byte aligned */
+  const void* weights; /* as fastrnn_pack's, where packed_backward is null */
 } fastrnn_backward_args;
 
 fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_backward_args* args);

@@ -16,6 +16,7 @@ import warnings
 from contextvars import ContextVar, Token
 from typing import Any, Protocol, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from .._packing import Packing
@@ -218,6 +219,12 @@ def _is_available(name: str) -> bool:
     except (ImportError, ValueError):
         return False
     return True
+
+
+def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+    """As np.empty; where the compiled backend is in use, a large array takes a block that it kept from another."""
+    core = _loaded.get("cpp")
+    return np.empty(shape, dtype) if core is None else cast(Array, cast(Any, core).empty(shape, dtype))
 
 
 def active_isa(module: Backend) -> str:

@@ -58,6 +58,7 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         int64_t forward_workspace
         int64_t backward_workspace
         double work
+        uint32_t unpacked_backward
 
     ctypedef struct fastrnn_forward_args:
         uint32_t struct_size
@@ -86,6 +87,7 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         uint32_t struct_size
         uint32_t accumulate
         const void* packed_backward
+        const void* weights
         const void* packed
         const void* x
         int64_t x_t

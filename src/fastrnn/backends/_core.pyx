@@ -29,6 +29,8 @@ cdef enum:
 
 # What `force_split` set: 0 while the plan chooses.
 cdef uint32_t forced_split = 0
+# What `force_packing` set: -1 while the plan chooses.
+cdef int forced_packing = -1
 # What `force_segment` set: 0 while the plan chooses.
 cdef uint32_t forced_segment = 0
 SPLITS = ("chosen", "none", "batch", "hidden", "layers")
@@ -147,7 +149,10 @@ cdef class Packed:
             kept = Buffer(nbytes)
         return kept
 
-    cdef backward_panels(self):
+    cdef Buffer backward_panels(self, bint unpacked):
+        """Weights packed for backward; None where a call does without: chosen by `unpacked` if there are none, or forced."""
+        if forced_packing == 0 or (forced_packing < 0 and unpacked and self.backward is None):
+            return None
         if self.backward is None:
             backward = Buffer(self.sizes.packed_backward)
             check(fastrnn_pack(&self.problem, cnp.PyArray_DATA(self.weights), NULL, backward.memory))
@@ -192,7 +197,8 @@ def pack(spec, weights):
     packed.isa = fastrnn_isa_name(p.isa).decode()
     packed.h_rows = p.L * p.D
     packed.type_num = cnp.NPY_FLOAT if p.dtype == FASTRNN_F32 else cnp.NPY_DOUBLE
-    frozen = weights.base is None and not weights.flags.writeable  # a layer's own buffer, which nobody writes again
+    own = weights.base is None or type(weights.base) is Buffer
+    frozen = own and not weights.flags.writeable  # a layer's own buffer, which nobody writes again
     packed.weights = weights if frozen else np.array(weights, copy=True, order="C")
     packed.forward = Buffer(packed.sizes.packed)
     check(fastrnn_pack(p, cnp.PyArray_DATA(packed.weights), packed.forward.memory, NULL))
@@ -309,11 +315,12 @@ def backward(
     problem, sizes = packed.problem, packed.sizes  # before an allocation lets another thread plan
     if tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
-    cdef Buffer panels = packed.backward_panels()
+    cdef Buffer panels = packed.backward_panels(sizes.unpacked_backward)
     cdef Buffer workspace = packed.room(sizes.backward_workspace)
     a.struct_size = sizeof(a)
     a.accumulate = accumulate
-    a.packed_backward = panels.memory
+    a.packed_backward = NULL if panels is None else panels.memory
+    a.weights = cnp.PyArray_DATA(packed.weights)
     a.packed = packed.forward.memory
     a.x, a.x_t, a.x_n = data(x), stride(x, 0), stride(x, 1)
     a.y, a.y_t, a.y_n = data(y), stride(y, 0), stride(y, 1)
@@ -341,6 +348,28 @@ include "_probe.pxi"
 include "_small.pxi"
 include "_tensors.pxi"
 include "_abi.pxi"
+
+
+def empty(tuple shape, dtype):
+    """As np.empty; a large array lies in a block that is kept for the next one when this dies."""
+    cdef int64_t count = 1, size
+    cdef cnp.npy_intp[3] dims
+    cdef int i, ndim = <int>len(shape)
+    if ndim > 3:
+        return np.empty(shape, dtype)
+    for i in range(ndim):
+        size = shape[i]
+        if size <= 0 or size > SPARE_LIMIT // count:  # nothing to keep, too much, or what np.empty refuses
+            return np.empty(shape, dtype)
+        count *= size
+        dims[i] = size
+    cdef cnp.dtype kind = np.dtype(dtype)
+    if count * kind.itemsize < SPARE_FROM or count * kind.itemsize > SPARE_LIMIT:
+        return np.empty(shape, dtype)
+    cdef Buffer block = Buffer(count * kind.itemsize)
+    array = cnp.PyArray_SimpleNewFromData(ndim, dims, kind.num, block.memory)
+    cnp.set_array_base(array, block)
+    return array
 
 
 def spare_memory():
@@ -421,6 +450,12 @@ def force_segment(steps):
     """For tests: the steps between two checkpoints of tapes made from now on; None: the plan chooses again."""
     global forced_segment
     forced_segment = 0 if steps is None else steps
+
+
+def force_packing(packing):
+    """For tests: whether weights are packed for training calls, True or False; None: the plan chooses again."""
+    global forced_packing
+    forced_packing = -1 if packing is None else packing
 
 
 cdef isa_error(source, name, fastrnn_status status):

@@ -2,14 +2,14 @@
 
 # Large blocks that were given back, the oldest first. A training step needs the same packed weights, tape and workspace as the
 # one before; taken from the system anew, every page of them is a fault and is cleared: 7 % of a step at N=1, T=100, I=H=1024
-# (LSTM, one thread, Zen 4). 256 MB hold what a step at N=64, T=50, I=H=1024 gives back; the C library keeps 64 MB of its
+# (LSTM, one thread, Zen 4), and those of y and the gradients as much again. 256 MB hold what a step at N=64, T=50, I=H=1024 gives back; the C library keeps 64 MB of its
 # own for the same reason. Under the GIL.
 cdef struct Block:
     void* memory
     int64_t capacity
 
 cdef enum:
-    MOST_SPARE = 16
+    MOST_SPARE = 32
 cdef Block[MOST_SPARE] spare
 cdef int spares = 0
 cdef int64_t spare_bytes = 0
