@@ -64,6 +64,26 @@ static void check_plan(void) {
   expect("a name that is not there", fastrnn_set_isa("none"), FASTRNN_UNKNOWN_ISA);
 }
 
+/* One row and one thread: a workspace serves fewer steps. */
+static void check_workspace_grows(void) {
+  fastrnn_sizes sizes;
+  for (uint32_t cell = 0; cell < 4; ++cell) {
+    fastrnn_problem p = small_lstm();
+    int64_t before = 0;
+    p.cell = cell;
+    p.N = 1;
+    p.I = 64;
+    for (p.T = 0; p.T < 600; ++p.T) {
+      expect("a longer sequence", plan(p, &sizes), FASTRNN_OK);
+      if (sizes.forward_workspace < before) {
+        printf("cell %u: the workspace of %d steps is smaller than that of %d\n", cell, (int)p.T, (int)p.T - 1);
+        ++failures;
+      }
+      before = sizes.forward_workspace;
+    }
+  }
+}
+
 static void check_recompute(void) {
   fastrnn_sizes all, sizes;
   fastrnn_problem p = small_lstm();
@@ -469,6 +489,7 @@ static void check_probe(void) {
 
 int main(void) {
   check_plan();
+  check_workspace_grows();
   check_recompute();
   check_large_sizes();
   check_runs();
