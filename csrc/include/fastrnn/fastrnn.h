@@ -108,7 +108,7 @@ typedef struct fastrnn_sizes {
 
 /* Sizes for a problem. Packed weights and tapes belong to the instruction set they were made for, packed sizes do not depend
  * on T, N and rows. Tapes are for one T, N, rows, save and segment; workspaces for one problem: every field, threads, split and retain too,
- * must be what it was here, but that with N = 1 and one thread fewer steps need no more. */
+ * must be what it was here, but that with N = 1 and one thread fewer steps, at least one, need no more. */
 fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes);
 
 /* weights: flat [sizes.weights], per layer and direction weight_ih [G*H,I], weight_hh [G*H,H], bias_ih, bias_hh [G*H].
