@@ -421,9 +421,11 @@ static fastrnn_status packed_rows(world* w, const int64_t* offsets, const int64_
   f.struct_size = sizeof f;
   f.packed = w->packed;
   f.x = w->x;
-  f.x_t = p.I;
+  f.x_t = rows != 0 ? p.I : p.N * p.I;
+  f.x_n = p.I;
   f.y = w->y;
-  f.y_t = p.H;
+  f.y_t = rows != 0 ? p.H : p.N * p.H;
+  f.y_n = p.H;
   f.offsets = offsets;
   f.batch_sizes = sizes;
   f.places = places;
@@ -496,6 +498,7 @@ int main(void) {
   check_forward();
   check_longer_structs();
   check_backward();
+  check_packing();
   for (uint32_t cell = 0; cell < 4; ++cell) {
     for (int64_t H = 1; H < 70; H += 1 + H / 2) {
       check_steps(cell, H, 1, FASTRNN_SPLIT_CHOSEN);
