@@ -61,6 +61,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "_config": {"_validate", "backends"},
     "_gates": {"_validate"},
     "_paths": set(),
+    "numba": {"layers", "_validate", "backends"},
     "_validate": {"_validate_cells"},
     "_validate_cells": set(),
     "_spec": set(),

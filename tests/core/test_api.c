@@ -64,6 +64,26 @@ static void check_plan(void) {
   expect("a name that is not there", fastrnn_set_isa("none"), FASTRNN_UNKNOWN_ISA);
 }
 
+/* One row and one thread: a workspace serves fewer steps. */
+static void check_workspace_grows(void) {
+  fastrnn_sizes sizes;
+  for (uint32_t cell = 0; cell < 4; ++cell) {
+    fastrnn_problem p = small_lstm();
+    int64_t before = 0;
+    p.cell = cell;
+    p.N = 1;
+    p.I = 64;
+    for (p.T = 1; p.T < 600; ++p.T) {
+      expect("a longer sequence", plan(p, &sizes), FASTRNN_OK);
+      if (sizes.forward_workspace < before) {
+        printf("cell %u: the workspace of %d steps is smaller than that of %d\n", cell, (int)p.T, (int)p.T - 1);
+        ++failures;
+      }
+      before = sizes.forward_workspace;
+    }
+  }
+}
+
 static void check_recompute(void) {
   fastrnn_sizes all, sizes;
   fastrnn_problem p = small_lstm();
@@ -401,9 +421,11 @@ static fastrnn_status packed_rows(world* w, const int64_t* offsets, const int64_
   f.struct_size = sizeof f;
   f.packed = w->packed;
   f.x = w->x;
-  f.x_t = p.I;
+  f.x_t = rows != 0 ? p.I : p.N * p.I;
+  f.x_n = p.I;
   f.y = w->y;
-  f.y_t = p.H;
+  f.y_t = rows != 0 ? p.H : p.N * p.H;
+  f.y_n = p.H;
   f.offsets = offsets;
   f.batch_sizes = sizes;
   f.places = places;
@@ -469,12 +491,14 @@ static void check_probe(void) {
 
 int main(void) {
   check_plan();
+  check_workspace_grows();
   check_recompute();
   check_large_sizes();
   check_runs();
   check_forward();
   check_longer_structs();
   check_backward();
+  check_packing();
   for (uint32_t cell = 0; cell < 4; ++cell) {
     for (int64_t H = 1; H < 70; H += 1 + H / 2) {
       check_steps(cell, H, 1, FASTRNN_SPLIT_CHOSEN);

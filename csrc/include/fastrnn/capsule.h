@@ -35,7 +35,12 @@ typedef struct fastrnn_api {
 
 #ifdef Py_PYTHON_H
 static inline const fastrnn_api* fastrnn_import(void) {
-  const fastrnn_api* api = (const fastrnn_api*)PyCapsule_Import(FASTRNN_CAPSULE, 0);
+  const fastrnn_api* api;
+  PyObject* module = PyImport_ImportModule(
+      "fastrnn.backends._core"); /* a capsule's own import stops at `fastrnn` */
+  if (module == NULL) return NULL;
+  api = (const fastrnn_api*)PyCapsule_Import(FASTRNN_CAPSULE, 0);
+  Py_DECREF(module);
   if (api == NULL) return NULL;
   if (api->abi_version != FASTRNN_ABI_VERSION || api->struct_size < sizeof(fastrnn_api)) {
     PyErr_Format(PyExc_ImportError,

@@ -5,7 +5,15 @@
  * than one thread. Every call may be made from several threads at once on distinct buffers.
  *
  * Letters: T steps, N batch, I input, H hidden, G gates (1 RNN, 4 LSTM i f g o, 3 GRU r z n), D directions, L layers.
- * Strides are in elements. ABI version 0: structs may still change; each begins with its own size for later.
+ * Strides are in elements. Pointers are read or written during the call only; none is kept. Packed weights and steppers are only
+ * read and may be shared by any number of calls; what a call writes belongs to it alone until it returns.
+ *
+ * ABI version 1. Names are added, never removed or changed. A struct begins with struct_size = sizeof, its other fields are
+ * zero where nothing is wanted, and it grows at its end only. Fields behind a caller's struct_size, who has an older header,
+ * count as zero; a caller with a newer one may pass a longer struct if what this library does not know is zero. Everything else is
+ * FASTRNN_BAD_STRUCT_SIZE. A status other than FASTRNN_OK means that no output has been written. Refused are null pointers,
+ * misaligned ones, and outputs that overlap each other or an input, but for hn = h0 and cn = c0; of an array whose rows lie
+ * apart, the first row is looked at.
  */
 #ifndef FASTRNN_H
 #define FASTRNN_H
@@ -19,18 +27,18 @@ extern "C" {
 #pragma GCC visibility push(default) /* what is declared here is all that the library shows */
 #endif
 
-#define FASTRNN_ABI_VERSION 0
+#define FASTRNN_ABI_VERSION 1
 
 typedef enum fastrnn_status {
   FASTRNN_OK = 0,
   FASTRNN_NULL_POINTER,     /* a pointer that must be given is null */
-  FASTRNN_BAD_STRUCT_SIZE,  /* struct_size is not that of this version */
+  FASTRNN_BAD_STRUCT_SIZE,  /* struct_size fits no version, or an unknown field is not zero */
   FASTRNN_BAD_PROBLEM,      /* a field of the problem is out of its range */
   FASTRNN_TOO_LARGE,        /* a size of the problem's arrays would be above 2^56 bytes */
   FASTRNN_UNSUPPORTED,      /* no kernel for this combination */
   FASTRNN_UNKNOWN_ISA,      /* no instruction set of that name was built */
   FASTRNN_ISA_NOT_RUNNABLE, /* built, but this CPU or operating system cannot run it */
-  FASTRNN_MISALIGNED,       /* packed, tape or workspace is not on a 64-byte boundary */
+  FASTRNN_MISALIGNED,       /* packed, tape or workspace not on 64 bytes, others on an element */
   FASTRNN_BAD_LENGTHS,      /* a length is negative or above T */
   FASTRNN_BAD_PACKING, /* offsets, batch_sizes or places are not those of problem.rows packed rows */
   FASTRNN_BAD_STEPPER, /* not made by fastrnn_make_stepper of this library in this process */
@@ -103,7 +111,7 @@ typedef struct fastrnn_sizes {
 
 /* Sizes for a problem. Packed weights and tapes belong to the instruction set they were made for, packed sizes do not depend
  * on T, N and rows. Tapes are for one T, N, rows, save and segment; workspaces for one problem: every field, threads, split and retain too,
- * must be what it was here. */
+ * must be what it was here, but that with N = 1 and one thread fewer steps, at least one, need no more. */
 fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes);
 
 /* weights: flat [sizes.weights], per layer and direction weight_ih [G*H,I], weight_hh [G*H,H], bias_ih, bias_hh [G*H].

@@ -203,3 +203,19 @@ cdef fastrnn_status fastrnn_step(const fastrnn_stepper* stepper, const fastrnn_s
 cdef const char* fastrnn_status_text(fastrnn_status status) noexcept nogil
 cdef int32_t fastrnn_get_num_threads() noexcept nogil
 cdef void fastrnn_set_num_threads(int32_t threads) noexcept nogil
+
+# With arguments instead of structs: see _abi.pxi.
+cdef int64_t fastrnn_flat_size(const fastrnn_problem* given, int64_t T, int64_t N, int64_t which) noexcept nogil
+cdef int64_t fastrnn_flat_step(
+    const fastrnn_stepper* stepper, const void* packed, const void* x, int64_t x_n, void* y, int64_t y_n, void* h, void* c,
+    void* workspace
+) noexcept nogil
+cdef int64_t fastrnn_flat_forward(
+    const fastrnn_problem* given, int64_t T, int64_t N, const void* packed, const void* x, int64_t x_t, int64_t x_n, void* y,
+    int64_t y_t, int64_t y_n, const void* h0, const void* c0, void* hn, void* cn, void* tape, void* workspace
+) noexcept nogil
+cdef int64_t fastrnn_flat_backward(
+    const fastrnn_problem* given, int64_t T, int64_t N, const void* packed_backward, const void* x, int64_t x_t, int64_t x_n,
+    const void* y, int64_t y_t, int64_t y_n, const void* h0, const void* c0, const void* dy, int64_t dy_t, int64_t dy_n,
+    void* dx, int64_t dx_t, int64_t dx_n, void* dh0, void* dc0, void* dweights, void* tape, void* workspace
+) noexcept nogil
