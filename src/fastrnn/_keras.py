@@ -4,14 +4,10 @@ A cell's arrays lie in one group of an HDF5 file, as `vars/0`, `1`, `2` (Keras 3
 `bias` (the older .h5). Its options are in a JSON text: config.json in the archive, or an attribute of the .h5.
 
     kernel (I, G*H)    recurrent_kernel (H, G*H)    bias (G*H,), of a GRU with reset_after (2, G*H): b of x, then of h
-
-A file is read as data that somebody else made: no link is followed out of a group, no data is taken from other files,
-no array is made that is larger than the file.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -22,14 +18,15 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from . import _hdf5
 from ._gates import reorder
+from ._hdf5 import Dataset, Group
 
 Array = npt.NDArray[Any]
 
 CLASSES = {"SimpleRNN": "rnn", "GRU": "gru", "LSTM": "lstm"}
 GATES = {4: "lstm", 3: "gru", 1: "rnn"}
 CONFIG_LIMIT = 16 << 20  # bytes of a model's description: Keras writes 1 to 2 kB for a layer
-DEPTH, GROUPS = 24, 20_000  # of an HDF5 file; layers nest by one for each model inside a model
 # Keras's functions by ONNX's names.
 ACTIVATIONS: dict[str, Any] = {
     "tanh": "Tanh", "sigmoid": "Sigmoid", "relu": "Relu", "linear": "Affine", "softsign": "Softsign",
@@ -53,31 +50,25 @@ def read(path: Path) -> dict[str, Stored]:
 
     Raises
     ------
-    OSError, ImportError, ValueError
+    OSError, ValueError
         See `weights.layers`.
     """
-    try:
-        import h5py
-    except ImportError as error:
-        message = f'{path} needs the package h5py: pip install "fastrnn[keras]"'
-        raise ImportError(message) from error
     with path.open("rb") as file:  # a file that is missing or closed to us is told as such
         try:
-            config, data = _parts(file) if path.suffix.lower() == ".keras" else (None, file)
-            limit = os.fstat(file.fileno()).st_size
-            with h5py.File(data, "r") as store:
-                configs = _configs(_attribute(store, "model_config", limit) if config is None else config)
-                if (_attribute(store, "keras_version", limit) or "3").split(".")[0] in ("1", "2"):
-                    configs = {name: {**entry, "old": True} for name, entry in configs.items()}
-                return _layers(store, configs, limit)
-        except (ImportError, MemoryError):
+            config, data = _parts(file) if path.suffix.lower() == ".keras" else (None, file.read())
+            root = _hdf5.read(data)
+            configs = _configs(root.texts.get("model_config") if config is None else config)
+            if root.texts.get("keras_version", "3").split(".")[0] in ("1", "2"):
+                configs = {name: {**entry, "old": True} for name, entry in configs.items()}
+            return _layers(root, configs)
+        except MemoryError:
             raise
-        except Exception as error:  # zipfile, json and h5py each have their own
+        except Exception as error:  # zipfile and json have their own
             message = f"{path} is damaged, or is no file of Keras that fastrnn can read: {error}"
             raise ValueError(message) from error
 
 
-def _parts(file: IO[bytes]) -> tuple[str, IO[bytes]]:
+def _parts(file: IO[bytes]) -> tuple[str, bytes]:
     """config.json and model.weights.h5 of an archive."""
     import zipfile
 
@@ -97,19 +88,7 @@ def _parts(file: IO[bytes]) -> tuple[str, IO[bytes]]:
                 message = f"entry {name!r} has {found[0].file_size} bytes"
                 raise ValueError(message)
             parts.append(archive.read(found[0]))
-    return parts[0].decode(), io.BytesIO(parts[1])
-
-
-def _attribute(group: Any, name: str, limit: int) -> str | None:
-    """A text among the attributes, if there is one."""
-    if name not in group.attrs:
-        return None
-    stored = group.attrs.get_id(name)
-    if stored.shape != () or stored.get_storage_size() > min(limit, CONFIG_LIMIT):
-        message = f"attribute {name!r} is no text"
-        raise ValueError(message)
-    value = group.attrs[name]
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return parts[0].decode(), parts[1]
 
 
 def _configs(text: str | None) -> dict[str, dict[str, Any]]:
@@ -141,60 +120,33 @@ def _configs(text: str | None) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _groups(group: Any, path: tuple[str, ...] = (), count: list[int] | None = None) -> Iterator[tuple[Any, Any]]:
-    """(path, group) of a group and of all below it. Links to other files, or back up, are not followed."""
-    import h5py
-
-    count = [0] if count is None else count
-    count[0] += 1
-    if len(path) > DEPTH or count[0] > GROUPS:
-        message = "its groups nest too deep, or are too many"
-        raise ValueError(message)
-    yield path, group
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            message = f"{'/'.join((*path, name))} is a link to somewhere else"
-            raise ValueError(message)
-        if group.get(name, getclass=True) is h5py.Group:
-            yield from _groups(group[name], (*path, name), count)
-
-
-def _array(group: Any, name: str, limit: int) -> Array:
-    """A dataset whose numbers are in this file."""
-    import h5py
-
-    data = group[name]
-    if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
-        message = f"{data.name} is no array of this file"
-        raise ValueError(message)
-    if data.dtype.kind != "f" or data.dtype.itemsize > 8 or data.ndim > 2 or 0 in data.shape:
-        message = f"{data.name} is {data.dtype} {data.shape}; it must be a float array of one or two axes"
-        raise ValueError(message)
-    if data.size * data.dtype.itemsize > limit:
-        message = f"{data.name} has shape {data.shape}, which is more than the file holds"
-        raise ValueError(message)
-    value: Array = data[()]
-    return value
-
-
-def _cells(store: Any, limit: int) -> Iterator[tuple[tuple[str, ...], list[Array]]]:
-    """(path, [kernel, recurrent_kernel, bias if there is one]) of each cell."""
-    for path, group in _groups(store):
-        if path[-2:] == ("cell", "vars") and {"0", "1"} <= {*group}:  # Keras 3
-            if group["1"].ndim != 2:  # a convolution
+def _cells(group: Group, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], list[Array]]]:
+    """(path, [kernel, recurrent_kernel, bias if there is one]) of each cell in a group."""
+    names = {name.removesuffix(":0"): name for name in group.entries}
+    for wanted in (("0", "1", "2"), ("kernel", "recurrent_kernel", "bias")):
+        if {*wanted[:2]} <= {*names} and (wanted[0] != "0" or path[-2:] == ("cell", "vars")):
+            entries = [group.entries[names[name]] for name in wanted if name in names]
+            if isinstance(entries[1], Dataset) and len(entries[1].shape) != 2:  # a convolution
                 continue
-            yield path[:-2], [_array(group, name, limit) for name in "012" if name in group]
-            continue
-        names = {name.removesuffix(":0"): name for name in group}
-        if {"kernel", "recurrent_kernel"} <= {*names} and group[names["recurrent_kernel"]].ndim == 2:
-            wanted = ("kernel", "recurrent_kernel", "bias")
-            yield path, [_array(group, names[name], limit) for name in wanted if name in names]
+            at = path[:-2] if wanted[0] == "0" else path
+            yield at, [_array(entry, "/".join((*path, name))) for entry, name in zip(entries, wanted, strict=False)]
+    for name, entry in group.entries.items():
+        if isinstance(entry, Group):
+            yield from _cells(entry, (*path, name))
 
 
-def _layers(store: Any, configs: Mapping[str, dict[str, Any]], limit: int) -> dict[str, Stored]:
+def _array(entry: Group | Dataset | str, name: str) -> Array:
+    if isinstance(entry, Dataset) and len(entry.shape) <= 2:
+        return entry.read()
+    what = entry if isinstance(entry, str) else "it is no array of one or two axes"
+    message = f"{name} cannot be read: {what}"
+    raise ValueError(message)
+
+
+def _layers(root: Group, configs: Mapping[str, dict[str, Any]]) -> dict[str, Stored]:
     parts: dict[str, dict[str, list[Array]]] = {}
-    for path, arrays in _cells(store, limit):
-        name, way = _name(store, path, configs, limit)
+    for path, arrays in _cells(root):
+        name, way = _name(root, path, configs)
         if way in parts.setdefault(name, {}):
             message = f"layer {name!r} is there twice"
             raise ValueError(message)
@@ -210,7 +162,7 @@ def _layers(store: Any, configs: Mapping[str, dict[str, Any]], limit: int) -> di
     return found
 
 
-def _name(store: Any, path: tuple[str, ...], configs: Mapping[str, Any], limit: int) -> tuple[str, str]:
+def _name(root: Group, path: tuple[str, ...], configs: Mapping[str, Any]) -> tuple[str, str]:
     """(Keras's name of the layer, "" or "_reverse") of a cell's path.
 
     Keras 3: .../layers/<any>[/forward_layer or /backward_layer], the name being an attribute of <any>/vars. Before:
@@ -220,10 +172,11 @@ def _name(store: Any, path: tuple[str, ...], configs: Mapping[str, Any], limit: 
     suffix = "_reverse" if way == "backward" else ""
     if path[-1] in ("forward_layer", "backward_layer"):
         path = path[:-1]
-    if path and "vars" in store["/".join(path)]:
-        name = _attribute(store["/".join(path)]["vars"], "name", limit)
-        if name is not None:
-            return name, suffix
+    at: Group | Dataset | str = root
+    for part in (*path, "vars"):
+        at = at.entries.get(part, "") if isinstance(at, Group) else ""
+    if isinstance(at, Group) and "name" in at.texts:
+        return at.texts["name"], suffix
     if path[:1] == ("model_weights",):
         path = path[1:]
     known = [part for part in path if part in configs]

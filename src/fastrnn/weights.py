@@ -52,7 +52,7 @@ def layers(
     OSError
         The file cannot be read.
     ImportError
-        The package that reads it is not installed: safetensors, h5py or onnx.
+        The package that reads it is not installed: safetensors or onnx. Keras files need none.
     ValueError
         Another kind of file, a damaged one, one without recurrent layers, or a layer that fastrnn has not. Files of
         pickles (.pt, .pth, ...) are refused, since reading them runs code that they contain.
