@@ -132,7 +132,7 @@ def grid(options: argparse.Namespace) -> None:
 def programs(options: argparse.Namespace) -> None:
     """Each in a process of its own; what cannot be imported is said and left out."""
     print("| program | PyTorch s | patched s | x | sb3=True s | x | largest difference of the curves |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
+    print("|---|--:|--:|--:|--:|--:|--:|", flush=True)
     for path in sorted((Path(__file__).parents[1] / "examples" / "torch").glob("[!_]*.py")):
         command = [sys.executable, str(path), "--json", *(["--small"] if options.small else [])]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
