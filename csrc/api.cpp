@@ -43,6 +43,15 @@ fastrnn_status with_plan(const fastrnn_problem* problem, Body body) {
   });
 }
 
+// A call that regularises must have been planned for it.
+template <class Args>
+bool regularisers_fit(const fastrnn_problem& p, const Args& a) {
+  const bool masked = (p.regularisers & FASTRNN_RECURRENT_DROPOUT) != 0;
+  const bool zoned = (p.regularisers & FASTRNN_ZONEOUT) != 0;
+  return (masked || a.recurrent_dropout == nullptr) &&
+         (zoned || (a.zoneout_h == nullptr && a.zoneout_c == nullptr));
+}
+
 }  // namespace
 
 extern "C" {
@@ -74,6 +83,7 @@ fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights,
 fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_forward_args* args) {
   return with(args, first_forward, [&](const fastrnn_forward_args& a) {
     return with_plan(problem, [&](const Plan& plan) {
+      if (!regularisers_fit(plan.p, a)) return FASTRNN_BAD_PROBLEM;
       const fastrnn_status status = fastrnn::check_forward(plan, a);
       return status == FASTRNN_OK ? fastrnn::run_forward(plan, a) : status;
     });
@@ -83,6 +93,7 @@ fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_for
 fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_backward_args* args) {
   return with(args, first_backward, [&](const fastrnn_backward_args& a) {
     return with_plan(problem, [&](const Plan& plan) {
+      if (!regularisers_fit(plan.p, a)) return FASTRNN_BAD_PROBLEM;
       const fastrnn_status status = fastrnn::check_backward(plan, a);
       return status == FASTRNN_OK ? fastrnn::run_backward(plan, a) : status;
     });

@@ -60,7 +60,7 @@ class Arrays {
   struct Range {
     uintptr_t begin, end;
   };
-  static constexpr int most = 16;
+  static constexpr int most = 20;
 
   static int64_t size(int64_t stride) noexcept {
     return stride == INT64_MIN ? -1 : stride < 0 ? -stride : stride;
@@ -102,7 +102,23 @@ fastrnn_status add_tape(const Plan& plan, const void* tape, Arrays& arrays) {
   return arena.overflow() ? FASTRNN_TOO_LARGE : FASTRNN_OK;
 }
 
-// What says which steps of which rows there are, and dropout.
+// Bytes that zoneout's shares reach over; strides that overflow, or are negative, reach over everything.
+template <class Args>
+int64_t zoneout_bytes(const Plan& plan, const Args& a) {
+  const int64_t counts[] = {plan.p.L * plan.p.D, plan.p.T, plan.p.N};
+  const int64_t strides[] = {a.zoneout_k, a.zoneout_t, a.zoneout_n};
+  int64_t elements = plan.p.H, bytes = 0;
+  for (int i = 0; i < 3; ++i) {
+    int64_t part = 0;
+    if (counts[i] == 0) return 0;
+    if (strides[i] < 0 || __builtin_mul_overflow(counts[i] - 1, strides[i], &part) ||
+        __builtin_add_overflow(elements, part, &elements))
+      return INT64_MAX;
+  }
+  return __builtin_mul_overflow(elements, plan.item, &bytes) ? INT64_MAX : bytes;
+}
+
+// What says which steps of which rows there are, and what regularises.
 template <class Args>
 void add_common(const Plan& plan, const Args& a, Arrays& arrays) {
   const int64_t cells = plan.rows();
@@ -113,6 +129,9 @@ void add_common(const Plan& plan, const Args& a, Arrays& arrays) {
   arrays.in(a.reset, cells, 1);
   arrays.in(a.mask, cells, 1);
   arrays.in(a.dropout, (plan.p.L - 1) * cells * plan.p.D * plan.p.H * plan.item, plan.item);
+  arrays.in(a.recurrent_dropout, state_bytes(plan), plan.item);
+  arrays.in(a.zoneout_h, zoneout_bytes(plan, a), plan.item);
+  arrays.in(a.zoneout_c, zoneout_bytes(plan, a), plan.item);
 }
 
 }  // namespace

@@ -39,6 +39,7 @@ void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const Forw
   source.zero = memory.zero;
   source.c = bytes(state.c);
   call.args.layout.rows = io.rows;
+  if (plan.regular()) begin_regular(work.loop, regular_of(plan, a, io.layer, d), d, slice, call);
   if (tape == nullptr) {
     source.c_steps = plan.p.T;  // one row of c for each n throughout
   } else {

@@ -60,7 +60,15 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
   source.zero = memory.zero;
   source.c = bytes(kept.c);
   source.c_row = b.layout.hidden_padded * plan.item;
-  b.tables = row_tables_in(memory.tables[d], plan.segment_rows(), plan.segment, true);
+  b.tables =
+      row_tables_in(memory.tables[d], plan.segment_rows(), plan.segment, true, plan.regular());
+  if (plan.regular()) {
+    call.regular = regular_of(plan, a, io.layer, d);
+    call.regular.masked = bytes(memory.masked[d]);
+    call.regular.masked_by_row = true;
+    call.regular.du = memory.du[d];
+    source.regular = &call.regular;
+  }
   find_states(plan, memory, d, call);
 
   b.rows = &source;
@@ -124,7 +132,7 @@ void weight_gradients(const Plan& plan, const fastrnn_backward_args& a,
     g.layout = b.layout;
     g.dgates = b.dgates;
     g.x = b.tables.x;
-    g.h = b.tables.h;
+    g.h = b.tables.u;
     g.rh = b.rh;
     g.panels = memory.panels[d];
     g.first = k == plan.segments - 1;

@@ -33,12 +33,23 @@ inline void begin_call(const Plan& plan, const Sequence& seq, const LoopMemory& 
   f.chunk = plan.chunk_steps(layer);
   if (f.chunk * count > plan.chunk_rows(layer)) f.chunk = plan.chunk_rows(layer) / count;
   f.tables = row_tables_in(bytes(memory.tables[d]) + slice * memory.table_bytes, f.chunk * count,
-                           f.chunk, true);
+                           f.chunk, true, plan.regular());
   f.packed = packed_at(plan, packed, layer, d);
   if (plan.projects(layer))
     f.projection = bytes(memory.projection[d]) + slice * memory.projection_bytes;
   f.scratch = bytes(memory.scratch[d]) + slice * memory.scratch_bytes;
   f.team = {0, 1, nullptr, 0, 0};
+}
+
+// Recurrent dropout and zoneout of a call that begin_call has seen.
+inline void begin_regular(const LoopMemory& memory, const Regular& from, int64_t d, int64_t slice,
+                          ForwardCall& call) {
+  call.regular = from;
+  call.regular.masked_by_row = false;
+  call.regular.masked = bytes(memory.masked[d]) + slice * memory.state_bytes;
+  if (from.zone_c.base != nullptr)
+    call.regular.c_new = bytes(memory.c_new[d]) + slice * memory.state_bytes;
+  call.source.regular = &call.regular;
 }
 
 // prepare(d, slice, call) fills a call, finish(d, call) follows it, both on the thread that runs it.

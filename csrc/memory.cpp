@@ -7,8 +7,8 @@ namespace {
 
 constexpr int64_t line = 64;
 
-int64_t row_table_bytes_aligned(int64_t rows, int64_t steps, bool held) {
-  return round_up(row_tables_bytes(rows, steps, held), line);
+int64_t row_table_bytes_aligned(const Plan& plan, int64_t rows, int64_t steps) {
+  return round_up(row_tables_bytes(rows, steps, true, plan.regular()), line);
 }
 
 }  // namespace
@@ -76,7 +76,7 @@ void take_loop(const Plan& plan, Arena& arena, LoopMemory& out) {
        ++layer) {  // the first layer's needs and the others'
     const int64_t steps = plan.chunk_steps(layer);
     const int64_t rows = plan.chunk_rows(layer);
-    const int64_t tables = row_table_bytes_aligned(rows, steps, true);
+    const int64_t tables = row_table_bytes_aligned(plan, rows, steps);
     if (tables > out.table_bytes) out.table_bytes = tables;
     if (!plan.projects(layer)) continue;
     const int64_t panel_columns =
@@ -85,10 +85,13 @@ void take_loop(const Plan& plan, Arena& arena, LoopMemory& out) {
     if (bytes > out.projection_bytes) out.projection_bytes = bytes;
   }
   out.scratch_bytes = plan.two_phase ? round_up(3 * plan.p.N * Hp * plan.item, line) : 0;
+  out.state_bytes = round_up(plan.p.N * Hp * plan.item, line);
   for (int64_t d = 0; d < plan.p.D; ++d) {
     out.tables[d] = arena.take(plan.slices, out.table_bytes);
     out.projection[d] = arena.take(plan.slices, out.projection_bytes);
     out.scratch[d] = arena.take(plan.slices, out.scratch_bytes);
+    out.masked[d] = arena.take(plan.masked ? plan.slices : 0, out.state_bytes);
+    out.c_new[d] = arena.take(plan.zoned && plan.has_c ? plan.slices : 0, out.state_bytes);
   }
 }
 
@@ -164,7 +167,7 @@ BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
       round_up(plan.p.H, unit_panel) * (widest * plan.w_gates + plan.p.H * plan.u_gates + 4);
   for (int64_t d = 0; d < D; ++d) {
     take_states(plan, arena, plan.segments, out.direction[d]);
-    out.tables[d] = arena.take(1, row_table_bytes_aligned(segment_rows, plan.segment, true));
+    out.tables[d] = arena.take(1, row_table_bytes_aligned(plan, segment_rows, plan.segment));
     const int64_t width = plan.keeps_gates ? 4 * Hp : Hp;
     const bool own = !plan.keeps_gates || (plan.saves_gates() && plan.p.retain != 0);
     out.dgates[d] = take_pieces(arena, own ? 1 : 0, segment_rows, width, plan.item);
@@ -172,6 +175,8 @@ BackwardMemory backward_memory(const Plan& plan, Arena& arena) noexcept {
     out.dc[d] = take_pieces(arena, plan.has_c ? 1 : 0, N, Hp, plan.item);
     out.rh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, segment_rows, Hp, plan.item);
     out.drh[d] = take_pieces(arena, plan.two_phase ? 1 : 0, N, Hp, plan.item);
+    out.masked[d] = take_pieces(arena, plan.masked ? 1 : 0, segment_rows, Hp, plan.item);
+    out.du[d] = take_pieces(arena, plan.masked ? 1 : 0, N, Hp, plan.item);
     out.panels[d] = arena.take(sums, plan.item);
     const bool wide = (widest > plan.p.H ? widest : plan.p.H) * plan.item > outer_whole_bytes;
     out.copies[d] =

@@ -51,7 +51,9 @@ struct LoopMemory {
   void* tables[2];      // slices * table_bytes, one piece for each slice
   void* projection[2];  // slices * projection_bytes
   void* scratch[2];     // slices * scratch_bytes
-  int64_t table_bytes, projection_bytes, scratch_bytes;
+  void* masked[2];      // slices * state_bytes, recurrent dropout: mask * h
+  void* c_new[2];       // slices * state_bytes, zoneout: c as the cell gives it
+  int64_t table_bytes, projection_bytes, scratch_bytes, state_bytes;
 };
 // What a layer works in; used again by every layer, but in a wavefront each has its own.
 struct LayerMemory {
@@ -95,6 +97,8 @@ struct BackwardMemory {
   void* dc[2];
   void* rh[2];  // GRU with reset before
   void* drh[2];
+  void* masked[2];  // recurrent dropout: [R][Hp] mask * h
+  void* du[2];      // [N][Hp] its gradient
   void* panels[2];  // sums of weight gradients
   void* copies[2];  // shares * outer_part_rows * outer_part_bytes: rows of x and h for them
   void* dys[2];     // [rows,D*H] between layers

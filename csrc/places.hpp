@@ -132,6 +132,20 @@ P* state_at(const Plan& plan, P* base, int64_t layer, int64_t d) {
                          : bytes(base) + (layer * plan.p.D + d) * plan.p.N * plan.p.H * plan.item;
 }
 
+// What a direction of a layer sees of a call's recurrent dropout and zoneout; the rest is the caller's. args: forward's or
+// backward's.
+template <class Args>
+Regular regular_of(const Plan& plan, const Args& args, int64_t layer, int64_t d) {
+  Regular out{};
+  out.mask = bytes(state_at(plan, args.recurrent_dropout, layer, d));
+  out.mask_row = plan.p.H * plan.item;
+  out.row = plan.layout(layer, 0).hidden_padded * plan.item;
+  const int64_t at = (layer * plan.p.D + d) * args.zoneout_k;
+  out.zone_h = operand(plan, args.zoneout_h, args.zoneout_t, args.zoneout_n, at);
+  if (plan.has_c) out.zone_c = operand(plan, args.zoneout_c, args.zoneout_t, args.zoneout_n, at);
+  return out;
+}
+
 inline Sequence direction_of(const Sequence& forward, int64_t d) {
   Sequence seq = forward;
   seq.reverse = d == 1;

@@ -171,7 +171,8 @@ bool in_range(const fastrnn_problem& p) {
   return p.cell < cell_count && p.activation < activation_count && p.dtype < dtype_count &&
          p.T >= 0 && p.N >= 0 && p.rows >= 0 && p.I >= 1 && p.H >= 1 && p.L >= 1 &&
          (p.D == 1 || p.D == 2) && p.bias <= 1 && p.split <= FASTRNN_SPLIT_LAYERS &&
-         p.save <= FASTRNN_SAVE_RECOMPUTE;
+         p.save <= FASTRNN_SAVE_RECOMPUTE &&
+         p.regularisers <= (FASTRNN_RECURRENT_DROPOUT | FASTRNN_ZONEOUT) && p.reserved == 0;
 }
 
 // Every size below is at most a small multiple of these products. 2^56 leaves room for it, and is far above any memory.
@@ -224,6 +225,8 @@ fastrnn_status make_plan(const fastrnn_problem& problem, Plan& plan) noexcept {
   plan.has_c = cell.has_c;
   plan.keeps_gates = cell.keeps_gates;
   plan.two_phase = cell.two_phase;
+  plan.masked = (problem.regularisers & FASTRNN_RECURRENT_DROPOUT) != 0;
+  plan.zoned = (problem.regularisers & FASTRNN_ZONEOUT) != 0;
   choose_split(plan);
   choose_segment(plan);
   return FASTRNN_OK;

@@ -21,6 +21,7 @@ struct Plan {
   int64_t
       columns;  // accumulators of a panel (biases): 4 LSTM, GRU; 3 GRU with reset before; RNN 1 per vector
   bool interleaved, has_c, keeps_gates, two_phase;
+  bool masked, zoned;  // recurrent dropout, zoneout
   int wanted_threads;  // how many the caller allows
   int threads;         // how many work at once, forward and backward
   bool hidden_split;   // a team shares each direction's hidden units, one phase a step
@@ -52,6 +53,7 @@ struct Plan {
   int64_t segment_rows() const noexcept {                                  // at most
     return segment * p.N < rows() ? segment * p.N : rows();
   }
+  bool regular() const noexcept { return masked || zoned; }
   int64_t shares() const noexcept;  // of a large product after the time loop, at most
   bool unpacked_backward()
       const noexcept;                 // the weights as they lie, where there are no packed ones

@@ -5,7 +5,8 @@
 namespace fastrnn {
 namespace {
 
-constexpr int64_t pointer_tables = 8, pointer_tables_held = 5;  // 8-byte entries a row / a held row
+constexpr int64_t pointer_tables = 8, pointer_tables_held = 5,  // 8-byte entries a row / a held row
+    pointer_tables_regular = 2;
 
 // Indices of (t, n) in arrays.
 struct Place {
@@ -72,6 +73,20 @@ void add_row(RowSource& source, const RowTables& tables, Cursor& at_row, int64_t
   tables.cut[i] = cut;
 }
 
+// What differs where recurrent dropout or zoneout is on. A state that is zero needs no product with the mask.
+void add_regular(const RowSource& source, int64_t rows, const RowTables& tables) {
+  const Regular& regular = *source.regular;
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t n = tables.n[i] - source.n_begin;
+    tables.u[i] = tables.h[i];
+    if (regular.mask != nullptr && tables.h[i] != source.zero)
+      tables.u[i] = regular.masked + (regular.masked_by_row ? i : n) * regular.row;
+    if (regular.c_new == nullptr) continue;
+    tables.c_to[i] = tables.c_out[i];
+    tables.c_out[i] = regular.c_new + n * regular.row;
+  }
+}
+
 }  // namespace
 
 void build_rows(RowSource& moved, int64_t begin, int64_t end, RowTables& filled) noexcept {
@@ -98,16 +113,19 @@ void build_rows(RowSource& moved, int64_t begin, int64_t end, RowTables& filled)
   note(tables.first[end - begin], cursor.row);
   if (tables.held_first != nullptr) tables.held_first[end - begin] = cursor.held;
   moved.tape_rows = source.tape_rows;
+  if (source.regular != nullptr) add_regular(source, cursor.row, tables);
 }
 
-int64_t row_tables_bytes(int64_t rows, int64_t steps, bool held) noexcept {
+int64_t row_tables_bytes(int64_t rows, int64_t steps, bool held, bool regular) noexcept {
   const int64_t flags = (rows + 7) / 8;  // cut, in 8-byte units
   int64_t words = pointer_tables * rows + flags + (steps + 1) + steps;
   if (held) words += pointer_tables_held * rows + (steps + 1);
+  if (regular) words += pointer_tables_regular * rows;
   return words * 8;
 }
 
-RowTables row_tables_in(void* memory, int64_t rows, int64_t steps, bool held) noexcept {
+RowTables row_tables_in(void* memory, int64_t rows, int64_t steps, bool held,
+                        bool regular) noexcept {
   static_assert(sizeof(void*) <= 8, "the tables are laid out in 8-byte units");
   char* next = static_cast<char*>(memory);
   const auto take = [&next](int64_t words) {
@@ -127,6 +145,8 @@ RowTables row_tables_in(void* memory, int64_t rows, int64_t steps, bool held) no
   t.cut = static_cast<uint8_t*>(take((rows + 7) / 8));
   t.first = static_cast<int64_t*>(take(steps + 1));
   t.tape_row = static_cast<int64_t*>(take(steps));
+  t.u = regular ? static_cast<const void**>(take(rows)) : t.h;
+  if (regular) t.c_to = static_cast<void**>(take(rows));
   if (held) {
     t.held_h = static_cast<const void**>(take(rows));
     t.held_y = static_cast<void**>(take(rows));

@@ -10,7 +10,8 @@ namespace fastrnn {
 void build_rows(RowSource& source, int64_t begin, int64_t end, RowTables& tables) noexcept;
 
 // Bytes of tables for that many rows and steps, and the tables laid out in memory [bytes], 8-byte aligned.
-int64_t row_tables_bytes(int64_t rows, int64_t steps, bool held) noexcept;
-RowTables row_tables_in(void* memory, int64_t rows, int64_t steps, bool held) noexcept;
+int64_t row_tables_bytes(int64_t rows, int64_t steps, bool held, bool regular) noexcept;
+RowTables row_tables_in(void* memory, int64_t rows, int64_t steps, bool held,
+                        bool regular) noexcept;
 
 }  // namespace fastrnn

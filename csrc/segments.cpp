@@ -56,6 +56,7 @@ void enter_segment(const Plan& plan, const BackwardMemory& memory, int64_t d, in
   source.tape_rows = 0;
   const Range steps = steps_of(plan, k);
   build_rows(source, steps.begin, steps.end, b.tables);
+  b.begin = steps.begin;
   b.steps = steps.end - steps.begin;
   b.layout.rows = b.tables.first[b.steps];
 }
@@ -77,6 +78,7 @@ void recompute_segment(const Plan& plan, const void* packed, const BackwardMemor
     source.c_by_row = true;
     source.spare = bytes(again.spare[d]);
     source.spare_row = source.c_row;
+    if (plan.regular()) begin_regular(again.loop, calls[d].regular, d, slice, call);
     call.args.layout.rows = calls[d].args.layout.rows;
     call.args.gates = again.gates[d];
     call.args.begin = steps.begin;

@@ -19,6 +19,7 @@ namespace fastrnn {
 struct BackwardCall {
   RowSource source;
   BackwardArgs args;
+  Regular regular;
 };
 
 // Notes the states before each segment; direction[d] of the memory begins with those before the first.

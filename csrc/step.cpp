@@ -94,7 +94,7 @@ void step_layer(const StepPlan& step, const fastrnn_step_args& a, int64_t layer,
   // Set one by one: a table of tables that is copied as vectors waits for the stores that made it, 6 ns.
   const auto table = reinterpret_cast<const void**>(workspace + step.tables);
   f.tables.x = table;
-  f.tables.h = table + N;
+  f.tables.h = f.tables.u = table + N;
   f.tables.c_in = table + 2 * N;
   f.tables.y = const_cast<void**>(table + 3 * N);
   f.tables.c_out = const_cast<void**>(table + 4 * N);

@@ -54,11 +54,14 @@ struct Layout {
 // Where the rows of some consecutive processing steps lie. Tables of pointers, one entry a row, steps one after the other:
 // ragged order, resets (a zero row), masks, batch_first and reverse time then need no copies.
 struct RowTables {
-  const void** x;        // [rows] -> [I]
-  const void** h;        // [rows] -> [H]     h before the step
+  const void** x;  // [rows] -> [I]
+  const void** h;  // [rows] -> [H]     h before the step
+  const void**
+      u;  // [rows] -> [H]     what U multiplies: the table h itself, or h times recurrent dropout's mask
   void** y;              // [rows] -> [H]     h after it
   const void** c_in;     // [rows] -> [Hp]    LSTM only
   void** c_out;          // [rows] -> [Hp]
+  void** c_to;           // [rows] -> [Hp]    forward, zoneout of c: where c goes from c_out
   const void** dy;       // [rows] -> [H]     backward only, from here
   void** dx;             // [rows] -> [I]
   int64_t* n;            // [rows]            place in the order, ascending in a step
@@ -71,6 +74,20 @@ struct RowTables {
   int64_t* held_n;       // [held]
   uint8_t* held_cut;     // [held]
   int64_t* held_first;   // [steps+1]
+};
+
+// Recurrent dropout and zoneout of one direction (kernels/regular_forward.hpp); what is not on is null.
+struct Regular {
+  const char* mask;  // [N,H]
+  int64_t mask_row;  // bytes of one of its rows
+  Operand zone_h;    // [T,N,H]
+  Operand zone_c;    // LSTM
+  char*
+      masked;  // mask * h: a row for each n of the slice, as the steps go by; backward: for each processed row
+  bool masked_by_row;  // the latter
+  char* c_new;         // forward, zoneout of c: what the cell gives, a row for each n of the slice
+  int64_t row;         // bytes of a row of masked, c_new
+  void* du;            // backward, with a mask: [N][Hp] gradient of mask * h
 };
 
 // From which the tables are built, and what moves along while they are.
@@ -89,6 +106,7 @@ struct RowSource {
   char* spare;        // rows, one for each n, to write h into instead of y, which has it; or null
   int64_t spare_row;  // bytes of one of them
   int64_t tape_rows;  // rows counted so far
+  const Regular* regular;  // null: neither recurrent dropout nor zoneout
 };
 
 // One of the threads that share a call's hidden units, phase by phase (team.hpp); size 1: alone, phases is not looked at.
@@ -117,17 +135,18 @@ struct ForwardArgs {
 struct ForwardCall {
   RowSource source;
   ForwardArgs args;
+  Regular regular;
 };
 
 struct BackwardArgs {
   Layout layout;
   Activation activation;
   const RowSource* rows;
-  int64_t steps;
-  RowTables tables;     // those steps
-  const void* packed;   // backward panels of U, or null
-  const void* weights;  // then U as it lies, [G*H,H]
-  const void* gates;    // tape, as in ForwardArgs
+  int64_t begin, steps;  // processing steps [begin, begin+steps)
+  RowTables tables;      // those steps
+  const void* packed;    // backward panels of U, or null
+  const void* weights;   // then U as it lies, [G*H,H]
+  const void* gates;     // tape, as in ForwardArgs
   void*
       dgates;  // [panels][R][4*lanes]; may be the tape's gates themselves. RNN: [panels][R][<= 4*lanes]
   void* dh;                // [N][Hp] by place, inout: gradient of the state h between steps
@@ -160,7 +179,7 @@ struct WeightGradArgs {
   Layout layout;
   const void* dgates;
   const void* const* x;  // [R] -> [I]
-  const void* const* h;  // [R] -> [H]
+  const void* const* h;  // [R] -> [H] what U multiplied
   const void* rh;        // GRU with reset before: [R][Hp]
   void* panels;          // sums: (X*I + U*H + 4) * Hp elements
   bool first, last;      // call of a row of calls: sums begin at zero; sums are written out

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn._spec import Spec
+from fastrnn._spec import Regularisers, Spec
 
 CELLS = {
     "tanh": Spec("rnn", 3, 4, dtype_name="float64"),
@@ -31,6 +31,7 @@ class Option:
     rows: frozenset[str] = frozenset()
     state: bool = True
     dropout: bool = False
+    regular: str = ""  # of mask, zone_h and zone_c what is on, separated by spaces
     inflow: frozenset[str] = frozenset({"dy", "dhn", "dcn"})
 
 
@@ -57,6 +58,14 @@ OPTIONS = {
     "dropout": Option({"num_layers": 2}, dropout=True),
     "stack": Option({"num_layers": 3, "bidirectional": True}, EVERYTHING, dropout=True),
     "stack_no_bias": Option({"num_layers": 2, "bidirectional": True, "bias": False}, EVERYTHING, dropout=True),
+    "mask_of_h": Option(regular="mask"),
+    "zoneout_h": Option(regular="zone_h"),
+    "zoneout_c": Option(regular="zone_c"),
+    "regular": Option(regular="mask zone_h zone_c"),
+    "regular_no_state": Option({"bias": False}, EVERYTHING, state=False, regular="mask zone_h zone_c"),
+    "regular_stack": Option(
+        {"num_layers": 2, "bidirectional": True}, EVERYTHING, dropout=True, regular="mask zone_h zone_c"
+    ),
     "exact": Option({"exact": True}),
     "exact_stack": Option({"num_layers": 2, "bidirectional": True, "exact": True}, EVERYTHING, dropout=True),
 }
@@ -75,6 +84,7 @@ class Problem:
     reset: np.ndarray | None = None
     mask: np.ndarray | None = None
     dropout: np.ndarray | None = None
+    regular: Regularisers | None = None
     dy: np.ndarray | None = None
     dhn: np.ndarray | None = None
     dcn: np.ndarray | None = None
@@ -119,10 +129,26 @@ def make(spec: Spec, option: Option, steps: int = 5, batch: int = 5, seed: int =
     if option.dropout:
         kept = rng.random((spec.num_layers - 1, steps, batch, width)) < 0.5
         problem.dropout = kept.astype(spec.dtype) * spec.dtype.type(2)
+    if option.regular:
+        problem.regular = regularisers(rng, spec, steps, batch, option.regular)
     problem.dy = draw(steps, batch, width) if "dy" in option.inflow else None
     problem.dhn = draw(*states) if "dhn" in option.inflow else None
     problem.dcn = draw(*cells) if lstm and "dcn" in option.inflow else None
     return problem
+
+
+def regularisers(rng: np.random.Generator, spec: Spec, steps: int, batch: int, on: str) -> Regularisers:
+    """Factors 0 and 2 of h; shares that are 0, 1 and between."""
+    layers = spec.num_layers * spec.directions
+    mask = 2 * (rng.random((layers, batch, spec.hidden_size)) < 0.5).astype(spec.dtype)
+    shape = (layers, steps, batch, spec.hidden_size)
+    zones = [np.clip(rng.uniform(-0.5, 1.5, shape), 0, 1).astype(spec.dtype) for _ in range(2)]
+    names = on.split()
+    return Regularisers(
+        mask if "mask" in names else None,
+        zones[0] if "zone_h" in names else None,
+        zones[1] if "zone_c" in names and spec.cell == "lstm" else None,
+    )
 
 
 def run(
@@ -142,13 +168,13 @@ def run(
     cn = nans(*cells) if spec.cell == "lstm" else None
     out = Result(nans(steps, batch, spec.directions * spec.output_size), nans(*states), cn)
     rows = (p.lengths, p.reset, p.mask, p.dropout)
-    backend.forward(packed, p.x, out.y, p.h0, p.c0, out.hn, out.cn, *rows, buffer)
+    backend.forward(packed, p.x, out.y, p.h0, p.c0, out.hn, out.cn, *rows, buffer, regular=p.regular)
     if gradients:
         out.dx, out.dh0 = nans(*p.x.shape), nans(*states)
         out.dc0 = nans(*cells) if spec.cell == "lstm" else None
         out.dweights = nans(spec.weight_count)
         flows = (p.dy, p.dhn, p.dcn, out.dx, out.dh0, out.dc0, out.dweights)
-        backend.backward(packed, buffer, p.x, out.y, p.h0, p.c0, *flows, *rows, False, False)
+        backend.backward(packed, buffer, p.x, out.y, p.h0, p.c0, *flows, *rows, False, False, regular=p.regular)
     return out
 
 

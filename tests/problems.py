@@ -8,6 +8,7 @@ every dtype, so one float64 result is the reference of both dtypes.
 
 from __future__ import annotations
 
+import copy
 import zlib
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn._spec import Spec
+from fastrnn._spec import Regularisers, Spec
 
 Array = NDArray[Any]
 
@@ -62,6 +63,8 @@ class Problem:
     reset: float = 0.0  # probability of a reset; 0: the argument is None
     mask: float = 1.0  # probability of an unmasked step; 1: the argument is None
     dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+    zoneout: tuple[float, float] = (0.0, 0.0)  # of h, of an LSTM's c
     layout: str = "plain"  # of x, y, dy and dx: "plain", "batch_first", "strided", "broadcast", "readonly"
     dy: bool = True
     dstate: bool = True
@@ -118,6 +121,24 @@ def _table() -> tuple[Problem, ...]:
         p("bidirectional", "halves of y, reverse time", 7, 6, 5, 17, bidirectional=True),
         p("dropout", "masks between three layers, none after the last", 2, 6, 3, 16, num_layers=3, dropout=0.5),
         p("deep", "layers x directions x dropout", 7, 5, 4, 15, dropout=0.25, layout="strided", **both),
+        p("masked", "h is masked on its way into U", 7, 7, 5, 17, recurrent_dropout=0.5, twice=True),
+        p("masked_row", "one row, two panels: not as one call", 7, 1, 20, 31, recurrent_dropout=0.5),
+        p("zoneout", "two units and rows in three keep their state", 7, 6, 3, 33, zoneout=(0.7, 0.6), twice=True),
+        p("zoneout_h", "c as it is", 7, 5, 3, 16, zoneout=(0.5, 0.0), num_layers=2),
+        p("zoneout_c", "h as it is; for a GRU and an RNN nothing", 7, 13, 3, 15, zoneout=(0.0, 0.5), **both),
+        p("zoneout_row", "one row", 7, 1, 5, 15, zoneout=(0.4, 0.5)),
+        p(
+            "regular",
+            "all that regularises",
+            *(7, 7, 20, 70),
+            dropout=0.5,
+            recurrent_dropout=0.5,
+            zoneout=(0.5, 0.4),
+            bias=False,
+            **both,
+        ),
+        p("regular_no_steps", "T=0", 0, 5, 3, 17, recurrent_dropout=0.5, zoneout=(0.5, 0.5)),
+        p("regular_long", "chunks of time", 130, 5, 3, 9, lengths="mixed", recurrent_dropout=0.5, zoneout=(0.3, 0.3)),
         p("ragged", "unsorted lengths with a zero, batch larger than a tile", 7, 13, 5, 17, lengths="mixed"),
         p("ragged_deep", "the reverse direction starts at each row's end", 7, 6, 3, 16, lengths="mixed", **both),
         p("ragged_empty", "every length 0: y is 0, the state passes through", 2, 5, 3, 16, lengths="empty", **both),
@@ -153,6 +174,20 @@ def _table() -> tuple[Problem, ...]:
             layout="strided",
             bidirectional=True,
         ),
+        p(
+            "everything_regular",
+            "every option at once, and all that regularises",
+            *(7, 13, 4, 17),
+            lengths="mixed",
+            reset=0.2,
+            mask=0.7,
+            dropout=0.5,
+            recurrent_dropout=0.5,
+            zoneout=(0.4, 0.5),
+            layout="batch_first",
+            twice=True,
+            **both,
+        ),
         p("dy_none", "the loss reads the final state only", 7, 6, 3, 16, dy=False, lengths="mixed"),
         p("dstate_none", "the loss reads y only", 2, 5, 3, 17, dstate=False, bidirectional=True),
         p("no_loss", "dy and dstate absent: every gradient 0", 2, 5, 3, 16, dy=False, dstate=False),
@@ -187,18 +222,23 @@ class Case:
     reset: Array | None = None
     mask: Array | None = None
     dropout: Array | None = None
+    regular: Regularisers | None = None
     inputs: dict[str, Array] = field(default_factory=dict)  # copies, to see that a call changed nothing
+    regular_before: Regularisers | None = None
 
     def remember(self) -> Case:
         for name in ("x", "dy", "h0", "c0", "dhn", "dcn", "lengths", "reset", "mask", "dropout", "weights"):
             array = getattr(self, name)
             if array is not None:
                 self.inputs[name] = array.copy()
+        self.regular_before = copy.deepcopy(self.regular)
         return self
 
     def check_inputs(self) -> None:
         for name, before in self.inputs.items():
             assert np.array_equal(getattr(self, name), before, equal_nan=True), f"the call changed its input {name}"
+        for array, before in zip(self.regular or (), self.regular_before or (), strict=True):
+            assert array is None or np.array_equal(array, before), "the call changed a mask"
 
 
 def place(values: Array, layout: str) -> tuple[Array, Array]:
@@ -309,6 +349,19 @@ def _draw_control(case: Case, rng: np.random.Generator) -> None:
         shape = (case.spec.num_layers - 1, steps, batch, case.spec.directions * case.spec.hidden_size)
         keep = rng.random(shape) >= problem.dropout
         case.dropout = (keep / (1 - problem.dropout)).astype(np.float32).astype(case.spec.dtype)
+    if problem.recurrent_dropout or any(problem.zoneout):
+        case.regular = _regularisers(case, rng)
+
+
+def _regularisers(case: Case, rng: np.random.Generator) -> Regularisers:
+    """Drawn for every cell, so that what follows does not depend on it."""
+    p, spec = case.problem, case.spec
+    layers = spec.num_layers * spec.directions
+    kept = rng.random((layers, p.batch, p.hidden_size)) >= p.recurrent_dropout
+    mask = (kept / (1 - p.recurrent_dropout)).astype(np.float32).astype(spec.dtype)
+    zones = [(rng.random((layers, p.steps, p.batch, p.hidden_size)) < rate).astype(spec.dtype) for rate in p.zoneout]
+    zone_h, zone_c = (zone if rate else None for zone, rate in zip(zones, p.zoneout, strict=True))
+    return Regularisers(mask if p.recurrent_dropout else None, zone_h, zone_c if spec.cell == "lstm" else None)
 
 
 def run(module: ModuleType, case: Case, train: bool, recompute: bool = False) -> dict[str, Array]:
@@ -323,8 +376,9 @@ def run(module: ModuleType, case: Case, train: bool, recompute: bool = False) ->
     cn = Output(states, spec.dtype) if lstm else None
     tape = module.make_tape(packed, problem.steps, problem.batch, None, recompute) if train else None
     control = (case.lengths, case.reset, case.mask, None if not train else case.dropout)
+    regular = case.regular if train or case.regular is None else case.regular._replace(mask=None)
     last_states = (hn.view, cn.view if cn else None)
-    module.forward(packed, case.x, y.view, case.h0, case.c0, *last_states, *control, tape)
+    module.forward(packed, case.x, y.view, case.h0, case.c0, *last_states, *control, tape, regular=regular)
     results = {"y": y, "hn": hn, "cn": cn}
     if train:
         results |= _backward(module, case, packed, tape, y.view, control, layout)
@@ -358,7 +412,7 @@ def _backward(
         out = outputs()
         views = [out[name].view if out[name] is not None else None for name in ("dx", "dh0", "dc0", "dweights")]  # type: ignore[union-attr]
         arguments = (packed, tape, case.x, y, case.h0, case.c0, case.dy, case.dhn, case.dcn)
-        module.backward(*arguments, *views, *control, retain, problem.accumulate)
+        module.backward(*arguments, *views, *control, retain, problem.accumulate, regular=case.regular)
         return out
 
     first = call(True) if problem.twice else None

@@ -347,12 +347,12 @@ def test_a_refused_call_draws_nothing() -> None:
 
 
 def test_dropout_factors() -> None:
-    layer = fastrnn.LSTM(I, H, 3, dropout=0.25, rng=1)
-    factors = layer._draw_dropout((2, 50, 10, H))
+    factors = fastrnn.LSTM(I, H, 3, dropout=0.25, rng=1).forward(array(50, 10, I))[2].dropout
+    assert factors.shape == (2, 50, 10, H)
     assert {*np.unique(factors)} == {0, np.float32(4 / 3)}
     assert factors.dtype == np.float32
     assert abs((factors == 0).mean() - 0.25) < 0.03
-    assert not fastrnn.LSTM(I, H, 2, dropout=1.0, rng=1)._draw_dropout((1, 2, 3, H)).any()
+    assert not fastrnn.LSTM(I, H, 2, dropout=1.0, rng=1).forward(array(2, 3, I))[2].dropout.any()
 
 
 def test_backward_sees_the_same_dropout(cell: str) -> None:

@@ -106,7 +106,18 @@ def test_tape_memory_is_reused(system: System, cell: str) -> None:
 
 @cells
 @pytest.mark.parametrize(
-    "name", ["h33", "row", "bidirectional", "everything", "everything_bare", "long_ragged", "wide"]
+    "name",
+    [
+        "h33",
+        "row",
+        "bidirectional",
+        "everything",
+        "everything_bare",
+        "everything_regular",
+        "regular",
+        "long_ragged",
+        "wide",
+    ],
 )
 @pytest.mark.parametrize("split", ["none", "batch", "hidden"])
 def test_how_threads_share_a_call_changes_nothing(split: str, name: str, cell: str) -> None:

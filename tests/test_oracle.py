@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastrnn._spec import Spec
+from fastrnn._spec import Regularisers, Spec
 from fastrnn.backends import _numpy
 from oracle import CELLS, OPTIONS, Option, Problem, Result, assert_same, check_gradients, make, run
 
@@ -56,6 +56,21 @@ def cell_step(spec: Spec, w: list[np.ndarray], x: np.ndarray, h: np.ndarray, c: 
     return (1 - z) * n + z * h, c
 
 
+def regular_step(
+    on: Regularisers, k: int, t: int, n: int, spec: Spec, w: list[np.ndarray], x: np.ndarray, h: np.ndarray,
+    c: np.ndarray,
+) -> tuple[Any, Any]:  # fmt: skip
+    """One step of one row with recurrent dropout and zoneout, from their definitions."""
+    # The mask stands before U alone, so masked columns of U do the same, and what passes by U stays as it is.
+    masked = w if on.mask is None else [w[0], w[1] * on.mask[k, n], *w[2:]]
+    new_h, new_c = cell_step(spec, masked, x, h, c)
+    if on.zone_h is not None:
+        new_h = on.zone_h[k, t, n] * h + (1 - on.zone_h[k, t, n]) * new_h
+    if on.zone_c is not None:
+        new_c = on.zone_c[k, t, n] * c + (1 - on.zone_c[k, t, n]) * new_c
+    return new_h, new_c
+
+
 def plain_direction(p: Problem, w: list[np.ndarray], x: np.ndarray, k: int, reverse: bool) -> tuple[Any, Any, Any]:
     """One direction, row by row and step by step, by the words of the user's guide."""
     spec = p.spec
@@ -71,7 +86,7 @@ def plain_direction(p: Problem, w: list[np.ndarray], x: np.ndarray, k: int, reve
             if p.reset is not None and boundary < length and p.reset[boundary, n]:
                 h, c = 0 * h, 0 * c
             if p.mask is None or p.mask[t, n]:
-                h, c = cell_step(spec, w, x[t, n], h, c)
+                h, c = regular_step(p.regular or Regularisers(), k, t, n, spec, w, x[t, n], h, c)
             y[t, n] = h
         hn[n], cn[n] = h, c
     return y, hn, cn

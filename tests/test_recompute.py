@@ -25,7 +25,7 @@ NAMES = (
     "one", "h1", "h33", "row", "no_steps", "no_steps_deep", "no_rows", "no_state", "strided", "bidirectional",
     "dropout", "deep", "ragged", "ragged_deep", "ragged_empty", "reset", "reset_deep", "reset_every", "mask",
     "mask_deep", "mask_never", "reset_mask", "everything", "everything_bare", "only_dx", "only_dweights",
-    "only_dstate", "accumulate", "long_ragged", "wide",
+    "only_dstate", "accumulate", "long_ragged", "wide", "masked", "zoneout", "regular", "everything_regular",
 )  # fmt: skip
 WEIGHTS = {
     "h33",

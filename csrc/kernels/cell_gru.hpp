@@ -75,7 +75,8 @@ struct GruResetBefore {
   static constexpr bool interleaved = true;
   static constexpr bool keeps_gates = true, has_c = false, carries = true, two_phase = true;
 
-  // First phase: r and z; leaves z, the input part of n, and r*h [VL each] for the second.
+  // First phase: r and z; leaves z, the input part of n, and r*h [VL each] for the second. Here and below h of r*h is what U
+  // multiplies.
   template <class P, bool Keep, int A>
   static FR_INLINE void forward(const Vec<T> (&acc)[A], const ForwardRow<T>& at, T* z_out, T* n_out,
                                 T* rh_out) {
@@ -87,7 +88,7 @@ struct GruResetBefore {
     }
     store(z_out, z);
     store(n_out, acc[2]);
-    store(rh_out, r * load_n(at.h, at.valid));
+    store(rh_out, r * load_n(at.u, at.valid));
   }
 
   // Second phase: n's pre-activation, complete, in acc.
@@ -114,7 +115,7 @@ struct GruResetBefore {
   // After it: drh [VL] is the gradient of r*h. Gives dr, its share of dh, and r*h itself, which dU_n needs.
   template <class P>
   static FR_INLINE void second_backward(const BackwardRow<T>& at, const T* drh_in, T* rh_out) {
-    const Vec<T> r = load(at.gates), h = load_n(at.h, at.valid), drh = load(drh_in);
+    const Vec<T> r = load(at.gates), h = load_n(at.u, at.valid), drh = load(drh_in);
     store(rh_out, r * h);
     store(at.dgates, drh * h * P::gate_slope(r));
     store(at.dh, fma(drh, r, load(at.dh)));

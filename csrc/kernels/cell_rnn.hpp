@@ -18,6 +18,7 @@ namespace {
 template <class T>
 struct ForwardRow {
   const T* h;     // [valid] state before the step
+  const T* u;     // [valid] what U multiplies: h, or h times a mask
   const T* c_in;  // [VL]
   T* c_out;       // [VL]
   T* y;           // [valid]
@@ -30,6 +31,7 @@ struct BackwardRow {
   const T* gates;  // [4*VL]
   T* dgates;       // [4*VL] may be gates
   const T* h;      // [valid] state before the step
+  const T* u;      // [valid] what U multiplied
   const T* y;      // [valid] after it
   const T* c_in;   // [VL]
   const T* c_out;  // [VL]

@@ -4,6 +4,7 @@
 #include "gradients.hpp"
 #include "pack.hpp"
 #include "probe.hpp"
+#include "regular_backward.hpp"
 
 #ifndef FR_ISA
 #error "FR_ISA names the instruction set this unit is compiled for; cmake/isa.cmake sets it"

@@ -105,6 +105,7 @@ FR_INLINE ForwardRow<typename C::Element> row_at(const ForwardArgs& f, int64_t p
   using T = typename C::Element;
   ForwardRow<T> at{};
   at.h = static_cast<const T*>(f.tables.h[row]) + unit;
+  at.u = static_cast<const T*>(f.tables.u[row]) + unit;
   at.y = static_cast<T*>(f.tables.y[row]) + unit;
   at.valid = f.layout.H - unit;
   if constexpr (C::has_c) {

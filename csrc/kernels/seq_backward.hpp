@@ -2,6 +2,7 @@
 //
 //   for step, last to first:   dh  = dG U (+ bypass) of the step behind;  rows cut by a reset: dh = dc = 0
 //                              dh += dy;  the cell's derivatives -> dG, dc, and what of dh bypasses the product (GRU)
+//                              (recurrent dropout, zoneout: regular_backward.hpp)
 //
 //   dG   [panels][R][4*VL], the tape's own layout (in place when the tape is consumed); dh, dc [N][Hp] between steps
 //   U    panels [q][(p, gate, v)][4*VL], q over hidden columns: the k order of dG, so that rows of dG are broadcast as they lie
@@ -181,6 +182,7 @@ FR_INLINE void for_units(const BackwardArgs& b, const StepRows& rows, Range unit
       if constexpr (C::keeps_gates) at.gates = static_cast<const T*>(b.gates) + g;
       at.dgates = static_cast<T*>(b.dgates) + g;
       at.h = static_cast<const T*>(b.tables.h[row]) + unit;
+      at.u = static_cast<const T*>(b.tables.u[row]) + unit;
       at.y = static_cast<const T*>(b.tables.y[row]) + unit;
       if (b.tables.dy[row] != nullptr) at.dy = static_cast<const T*>(b.tables.dy[row]) + unit;
       at.dh = static_cast<T*>(b.dh) + n * Hp + unit;
@@ -221,26 +223,33 @@ void held_rows(const BackwardArgs& b, int64_t step, Range units) {
   }
 }
 
-// dh of a range of units, once dG of the step is complete: the state's gradient before the step.
+// out [N][Hp] (= or +=) dG U, a range of units of a step's rows, once their dG is complete.
 template <class C>
-FR_INLINE void state_grad(const BackwardArgs& b, int64_t step, Range units) {
+FR_INLINE void state_product(const BackwardArgs& b, const StepRows& rows, void* out, bool add,
+                             Range units) {
   using T = typename C::Element;
   using U = typename PanelSlots<C, C::interleaved ? 4 : 1>::U;
-  const StepRows rows = rows_of(b, step);
   const GateView<T> view =
       view_of<T>(b.layout, b.dgates, C::interleaved, 0, U::count, U::at[U::count - 1]);
   step_product<T>(view, rows.begin + rows.to_tape, rows.end - rows.begin,
-                  state_weights<T>(b, 0, U::count), b.tables.n + rows.begin, static_cast<T*>(b.dh),
-                  b.layout.hidden_padded, C::carries, units);
+                  state_weights<T>(b, 0, U::count), b.tables.n + rows.begin, static_cast<T*>(out),
+                  b.layout.hidden_padded, add, units);
+}
+
+// Gradients end at a reset before the step.
+template <class T>
+FR_INLINE void cut_rows(const BackwardArgs& b, int64_t step, Range units) {
   if (b.rows->seq.reset == nullptr) return;
+  const StepRows rows = rows_of(b, step);
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     if (b.tables.cut[row] != 0) zero_state_grad<T>(b, b.tables.n[row], units);
   }
 }
 
 // GRU with reset before: drh = dn U_n for all units, then what follows from it.
-template <class C, class P>
-FR_INLINE void second_pass(const BackwardArgs& b, int64_t step, Range units) {
+// place(at, row, unit) may say where the share of dh goes.
+template <class C, class P, class Place>
+FR_INLINE void second_pass(const BackwardArgs& b, int64_t step, Range units, Place place) {
   using T = typename C::Element;
   using U = typename PanelSlots<C, 4>::U;
   const int64_t Hp = b.layout.hidden_padded;
@@ -249,14 +258,35 @@ FR_INLINE void second_pass(const BackwardArgs& b, int64_t step, Range units) {
   step_product<T>(view_of<T>(b.layout, b.dgates, true, 2, 1, 2), rows.begin + rows.to_tape,
                   rows.end - rows.begin, state_weights<T>(b, U::count, 1), b.tables.n + rows.begin,
                   drh, Hp, false, units);
-  for_units<C>(b, rows, units, [&](const BackwardRow<T>& at, int64_t row, int64_t unit) FR_FLAT {
+  for_units<C>(b, rows, units, [&](BackwardRow<T>& at, int64_t row, int64_t unit) FR_FLAT {
+    place(at, row, unit);
     T* rh = static_cast<T*>(b.rh) + (row + rows.to_tape) * Hp + unit;
     C::template second_backward<P>(at, drh + b.tables.n[row] * Hp + unit, rh);
   });
 }
 
-// A step's product and the elementwise work of the step before need the same units of dh only: one phase a step.
+// What a step consists of: the cell's derivatives, those after the product with U_n (GRU with reset before), and dh of the
+// state before. RegularSteps has the same with recurrent dropout and zoneout.
 template <class C, class P>
+struct PlainSteps {
+  using T = typename C::Element;
+  static FR_INLINE void cell(const BackwardArgs& b, int64_t step, Range units) {
+    for_units<C>(b, rows_of(b, step), units,
+                 [&](const BackwardRow<T>& at, int64_t, int64_t)
+                     FR_FLAT { C::template backward<P>(at); });
+  }
+  static FR_INLINE void second(const BackwardArgs& b, int64_t step, Range units) {
+    second_pass<C, P>(b, step, units, [](BackwardRow<T>&, int64_t, int64_t) FR_FLAT {});
+  }
+  static FR_INLINE void state(const BackwardArgs& b, int64_t step, Range units) {
+    state_product<C>(b, rows_of(b, step), b.dh, C::carries, units);
+  }
+};
+template <class C, class P>
+struct RegularSteps;  // regular_backward.hpp
+
+// A step's product and the elementwise work of the step before need the same units of dh only: one phase a step.
+template <class C, class Steps>
 FR_INLINE void backward_loop(BackwardArgs& b) {
   using T = typename C::Element;
   constexpr int block = 4 * lanes<T>;
@@ -266,25 +296,32 @@ FR_INLINE void backward_loop(BackwardArgs& b) {
     phase(b.team, blocks,
           [&](int64_t item) FR_FLAT { body(Range{item * block, min_of((item + 1) * block, Hp)}); });
   };
+  const auto state_grad = [&](int64_t step, Range part) FR_FLAT {
+    Steps::state(b, step, part);
+    cut_rows<T>(b, step, part);
+  };
   for (int64_t step = last; step >= 0; --step) {
     units([&](Range part) FR_FLAT {
-      if (step < last) state_grad<C>(b, step + 1, part);
+      if (step < last) state_grad(step + 1, part);
       if (b.rows->seq.mask != nullptr) held_rows<T>(b, step, part);
-      for_units<C>(b, rows_of(b, step), part,
-                   [&](const BackwardRow<T>& at, int64_t, int64_t)
-                       FR_FLAT { C::template backward<P>(at); });
+      Steps::cell(b, step, part);
     });
-    if constexpr (C::two_phase)
-      units([&](Range part) FR_FLAT { second_pass<C, P>(b, step, part); });
+    if constexpr (C::two_phase) units([&](Range part) FR_FLAT { Steps::second(b, step, part); });
   }
-  if (last >= 0 && b.last_product) units([&](Range part) FR_FLAT { state_grad<C>(b, 0, part); });
+  if (last >= 0 && b.last_product) units([&](Range part) FR_FLAT { state_grad(0, part); });
 }
 
 template <class C>
 void seq_backward(const BackwardArgs& args) {
   BackwardArgs b = args;
-  with_policy<typename C::Element, C::has_relu>(
-      b.activation, [&](auto policy) FR_FLAT { backward_loop<C, decltype(policy)>(b); });
+  with_policy<typename C::Element, C::has_relu>(b.activation, [&](auto policy) FR_FLAT {
+    using P = decltype(policy);
+    if (b.rows->regular == nullptr) {
+      backward_loop<C, PlainSteps<C, P>>(b);
+    } else {
+      backward_loop<C, RegularSteps<C, P>>(b);
+    }
+  });
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 //   for chunk of steps:  table its rows;  project its inputs  xg = bias + W x  (or leave x to the step's own product)
 //     for step:  for panel:  for block of MR rows:                        (one row: seq_single.hpp)
 //       tile = xg (or bias + W x);  tile += U h;  cell on the tile's registers -> y, c, tape
+//       (recurrent dropout, zoneout: regular_forward.hpp)
 //
 //   xg   [panels][chunk*N][X*VL], one projected row contiguous, at most 256 KB: it stays in L2
 //
@@ -14,6 +15,7 @@
 // the unprojected way give the same bits. Called by the driver through the kernel table.
 #pragma once
 
+#include "regular_forward.hpp"
 #include "seq_single.hpp"
 #include "../rows.hpp"
 
@@ -88,7 +90,7 @@ FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t
   }
   const T* h[MR];
 #pragma GCC unroll 8
-  for (int r = 0; r < MR; ++r) h[r] = static_cast<const T*>(f.tables.h[row + r]);
+  for (int r = 0; r < MR; ++r) h[r] = static_cast<const T*>(f.tables.u[row + r]);
   accumulate<T, typename S::U>(acc, h, panel.u, f.layout.H);
   with_policy<T, C::has_relu>(f.activation, [&](auto policy) FR_FLAT {
     using P = decltype(policy);
@@ -185,6 +187,8 @@ void seq_forward(const ForwardArgs& args) {
   ForwardArgs f = args;
   RowSource& source = *f.rows;
   const int64_t capacity = f.chunk * (source.n_end - source.n_begin);
+  const bool regular = source.regular != nullptr;
+  if (regular) phase(f.team, 1, [&](int64_t) FR_FLAT { begin_masked<typename C::Element>(f); });
   for (int64_t s = f.begin; s < f.end; s += f.chunk) {
     const int64_t steps = min_of(f.chunk, f.end - s);
     phase(f.team, 1, [&](int64_t) FR_FLAT { build_rows(source, s, s + steps, f.tables); });
@@ -192,8 +196,11 @@ void seq_forward(const ForwardArgs& args) {
       phase(f.team, f.layout.panels,
             [&](int64_t p) FR_FLAT { project<C>(f, f.tables.first[steps], capacity, p); });
     }
-    if (!single_steps<C, Keep>(f, steps, capacity)) {
-      for (int64_t step = 0; step < steps; ++step) forward_step<C, Keep>(f, step, capacity);
+    if (regular || !single_steps<C, Keep>(f, steps, capacity)) {
+      for (int64_t step = 0; step < steps; ++step) {
+        forward_step<C, Keep>(f, step, capacity);
+        if (regular) regular_step<C>(f, step, s + step);
+      }
     }
     if (source.seq.mask == nullptr) continue;
     phase(f.team, 1, [&](int64_t) FR_FLAT { repeat_held<typename C::Element>(f, steps); });

@@ -94,7 +94,7 @@ FR_TILE void single_tile(const ForwardArgs& f, int64_t p, int64_t begin, int64_t
     if (Whole && tables.first[step + 1] == row) continue;
     Vec<T> acc[P][S::columns];
     seed_panels<C>(acc, f, panel, row, xg, xg_stride);
-    const T* h = static_cast<const T*>(tables.h[row]);
+    const T* h = static_cast<const T*>(tables.u[row]);
     if constexpr (Whole) {
       if (h != in_state) {
         for (int64_t k = 0; k < H; k += VL) store(state + k, load_n(h + k, H - k));

@@ -8,12 +8,13 @@ import threading
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _io, _validate, backends, functional
+from . import _draws, _io, _validate, _validate_regularisers, backends, functional
 from ._spec import Spec
 from ._stream import Stream
 from ._weights import Scratch, Weights
@@ -29,8 +30,9 @@ COMMON = {
     "num_layers": 1, "bias": True, "batch_first": False, "dropout": 0.0, "bidirectional": False, "proj_size": 0,
     "dtype": "float32",
 }  # fmt: skip
-# Those of `_own` that a file may lack, having been written before there were any.
-LATER = {"clip": None, "activations": None, "peephole": False, "input_forget": False}
+# Options that a file may lack, having been written before there were any.
+REGULAR = {"recurrent_dropout": 0.0, "zoneout": 0.0}
+LATER = {"clip": None, "activations": None, "peephole": False, "input_forget": False, **REGULAR}
 DEFAULTS = {**COMMON, **LATER, "nonlinearity": "tanh", "reset_after": True}
 
 
@@ -69,7 +71,9 @@ class _Edit(AbstractContextManager[Scratch]):
 class Recurrent(Generic[S]):
     """Base of the layers; not made by itself."""
 
-    __slots__ = ("__weakref__", "_batch_first", "_dropout", "_lock", "_now", "_options", "_rng", "_spec")
+    __slots__ = (
+        "__weakref__", "_batch_first", "_dropout", "_lock", "_now", "_options", "_recurrent_dropout", "_rng", "_spec",
+    )  # fmt: skip
 
     # The constructor's arguments, read-only.
     input_size: int
@@ -80,6 +84,8 @@ class Recurrent(Generic[S]):
     dropout: float
     bidirectional: bool
     proj_size: int
+    recurrent_dropout: float
+    zoneout: float | tuple[float, float]
     clip: float | None
     dtype: np.dtype[Any]
 
@@ -90,6 +96,7 @@ class Recurrent(Generic[S]):
     _lock: threading.Lock
     _now: _Snapshot
     _options: dict[str, Any]
+    _recurrent_dropout: float
     _rng: np.random.Generator
     _spec: Spec
 
@@ -113,15 +120,19 @@ class Recurrent(Generic[S]):
 
     def _set_up(self, options: Mapping[str, Any]) -> None:
         """Check all options; called by the constructor and by whatever makes a layer from stored ones."""
-        given = dict(options)
+        given = {**REGULAR, **options}
         self._batch_first = _validate.flag("batch_first", given.pop("batch_first"))
         self._dropout = _validate.fraction("dropout", given.pop("dropout"))
-        self._spec = _validate.spec(self._cell, given)
+        self._recurrent_dropout = _validate.fraction("recurrent_dropout", given.pop("recurrent_dropout"))
+        zoneout = _validate_regularisers.zoneout_rates(given.pop("zoneout"), self._cell)
+        self._spec = replace(_validate.spec(self._cell, given), zoneout=zoneout)
         self._lock = threading.Lock()
         self._options = {**options, "batch_first": self._batch_first, "dropout": self._dropout}
         self._options |= {name: getattr(self._spec, name) for name in given if name not in ("dtype", "activations")}
         self._options["dtype"] = self._spec.dtype_name
         self._options["activations"] = self._spec.activation_options
+        self._options["recurrent_dropout"] = self._recurrent_dropout
+        self._options["zoneout"] = zoneout[0] if self._cell != "lstm" or zoneout[0] == zoneout[1] else zoneout
 
     # -- calls -------------------------------------------------------------------------------------------------------
 
@@ -152,7 +163,7 @@ class Recurrent(Generic[S]):
         mask: Any = None,
         out: Array | None = None,
     ) -> tuple[Array, S]:
-        """Inference: nothing is kept for a backward pass, and nothing is dropped.
+        """Inference: nothing is kept for a backward pass, and nothing is dropped; zoneout has its expectation.
 
         Parameters
         ----------
@@ -203,7 +214,10 @@ class Recurrent(Generic[S]):
         tape: Tape | None = None,
         save: str = "all",
     ) -> tuple[Array, S, Tape]:
-        """Run a sequence for training: as a call, with dropout between layers and a tape for `backward`.
+        """Run a sequence for training: as a call, with what regularises drawn, and a tape for `backward`.
+
+        Drawn from the layer's generator, in this order and only what is on: dropout between layers, the masks of
+        recurrent dropout, zoneout of h, zoneout of c. A layer made with a seed repeats its runs.
 
         Parameters
         ----------
@@ -229,16 +243,11 @@ class Recurrent(Generic[S]):
         now = self._now
         y, last, new = functional.forward(
             self._bind(now), x, state, lengths=lengths, reset=reset, mask=mask,
-            dropout=self._draw_dropout if self._dropout else None, tape=tape, save=save, batch_first=self._batch_first,
+            tape=tape, save=save, batch_first=self._batch_first,
+            **_draws.arguments(self._rng, self._spec, self._dropout, self._recurrent_dropout),
         )  # fmt: skip
         new.owner = now.owner
         return y, last, new
-
-    def _draw_dropout(self, shape: tuple[int, ...]) -> Array:
-        """Factors 0 or 1/(1-p) for what goes from layer to layer."""
-        # Drawn in float32 whatever the dtype, so that a float64 layer can repeat a float32 run.
-        kept = self._rng.random(shape, dtype=np.float32) >= self._dropout
-        return kept * self._spec.dtype.type(1 / (1 - self._dropout) if self._dropout < 1 else 0)
 
     def backward(
         self,
@@ -409,8 +418,9 @@ class Recurrent(Generic[S]):
     def _restore(cls: type[R], options: Mapping[str, Any], arrays: Mapping[str, Any]) -> R:
         """A layer from the contents of a file, none of which is trusted."""
         made = cls.__new__(cls)
-        options = {**options, **{name: LATER[name] for name in cls._own if name in LATER and name not in options}}
-        if wrong := ({"input_size", "hidden_size", *COMMON, *cls._own} ^ options.keys()):
+        known = {"input_size", "hidden_size", *COMMON, *REGULAR, *cls._own}
+        options = {**options, **{name: LATER[name] for name in LATER if name in known and name not in options}}
+        if wrong := known ^ options.keys():
             message = f"the stored options lack, or have without need: {', '.join(sorted(wrong))}"
             raise ValueError(message)
         try:

@@ -42,6 +42,22 @@ ACTIVATIONS: dict[str, tuple[float | None, float | None]] = {
 STANDARD = {"rnn": ("Tanh",), "lstm": ("Sigmoid", "Tanh", "Tanh"), "gru": ("Sigmoid", "Tanh")}
 
 
+class Regularisers(NamedTuple):
+    """What recurrent dropout and zoneout multiply by in one call, in the stack's dtype; None: not on.
+
+    mask : ndarray, shape (L*D, N, H), C-contiguous
+        Multiplies h[t-1] where it enters the recurrent product; 0 or 1/(1-p). With a projection P stands for H here
+        and in zone_h.
+    zone_h, zone_c : ndarray, shape (L*D, T, N, H), last axis contiguous
+        Share z, from 0 to 1, of the state before that stays: h[t] = z h[t-1] + (1-z) h~[t]. If both are given, they
+        have the same strides.
+    """
+
+    mask: npt.NDArray[Any] | None = None
+    zone_h: npt.NDArray[Any] | None = None
+    zone_c: npt.NDArray[Any] | None = None
+
+
 @dataclass(frozen=True)
 class Spec:
     """Cell, sizes and options of one stack: hashable, comparable, shared by layer, packed weights and tape.
@@ -58,6 +74,7 @@ class Spec:
     dtype_name: str = "float32"  # or "float64"
     nonlinearity: str = "tanh"  # RNN: "tanh" or "relu"
     reset_after: bool = True  # GRU: reset gate applied after (True) or before (False) the recurrent product
+    zoneout: tuple[float, float] = (0.0, 0.0)  # of h and, in an LSTM, of c: the shares that inference applies
     exact: bool = False  # tests only: every activation is a clamp to [-1, 1], so small integers stay exact
     # What the fast kernels do not do: see `general`.
     proj_size: int = 0  # LSTM: P, the width of h; 0: h is not projected and has the width H
@@ -113,6 +130,17 @@ class Spec:
     def layer_input_size(self, layer: int) -> int:
         """Width of what enters a layer: input_size for the first, D*H (D*P) for the others."""
         return self.input_size if layer == 0 else self.directions * self.output_size
+
+    def expected(self, steps: int, batch: int) -> Regularisers | None:
+        """Zoneout without chance: every share is its expectation, the rate. None if there is no zoneout."""
+        if self.zoneout == (0.0, 0.0):
+            return None
+        rows = (self.num_layers * self.directions, steps, batch)
+        h, c = (
+            np.broadcast_to(np.full(width, rate, self.dtype), (*rows, width)) if rate else None
+            for rate, width in zip(self.zoneout, (self.output_size, self.hidden_size), strict=True)
+        )
+        return Regularisers(None, h, c)
 
     @cached_property
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:

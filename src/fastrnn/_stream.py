@@ -29,11 +29,12 @@ class Stream:
     next step. A stream belongs to one thread at a time; a layer can have any number of streams. A copy has a state of
     its own.
 
-    For a thread that must not wait: `step` with contiguous `x_t` and `out` of the layer's dtype makes no array, and a
-    step of the compiled core allocates nothing and, on one thread, makes no system call.
+    For a thread that must not wait: `step` with contiguous `x_t` and `out` of the layer's dtype makes no array (of a
+    layer with zoneout, views), and a step of the compiled core allocates nothing and, on one thread, makes no system
+    call.
     """
 
-    __slots__ = ("_batch", "_bind", "_c", "_dtype", "_h", "_layer", "_spec", "_x_shape", "_y_shape")
+    __slots__ = ("_batch", "_bind", "_c", "_dtype", "_h", "_layer", "_regular", "_spec", "_x_shape", "_y_shape")
 
     def __init__(self, layer: _Layer, batch_size: int = 1) -> None:
         self._layer = layer
@@ -54,6 +55,7 @@ class Stream:
         except ValueError as error:
             message = f"batch_size is {batch}; a state of that many rows is more than this machine can address"
             raise ValueError(message) from error
+        self._regular = spec.expected(1, batch)
 
     @property
     def batch_size(self) -> int:
@@ -100,7 +102,7 @@ class Stream:
             _validate.apart(y, ("x_t", x))
             target = y if _validate.fits(y) else np.empty(self._y_shape, self._dtype)
         h, c = self._h, self._c
-        load(packed.backend).forward(packed, x, target, h, c, h, c, None, None, None, None, None)
+        load(packed.backend).forward(packed, x, target, h, c, h, c, None, None, None, None, None, regular=self._regular)
         if out is None:
             result: Array = y[0] if x_t.ndim == 2 else y[0, 0]
             return result

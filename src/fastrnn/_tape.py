@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from . import _validate
 from ._packed import PackedLayout
-from ._spec import Spec
+from ._spec import Regularisers, Spec
 from ._weights import Weights
 from .backends import Packed, empty
 
@@ -44,13 +44,13 @@ class Tape:
 
     __slots__ = (
         "_buffer", "_ready", "batch", "batch_first", "batched", "c0", "dropout", "h0", "layout", "lengths", "mask",
-        "owner", "packed", "reset", "spec", "steps", "x", "y",
+        "owner", "packed", "regular", "reset", "spec", "steps", "x", "y",
     )  # fmt: skip
 
     def __init__(
         self, packed: Packed, buffer: object, x: Array, y: Array, h0: Array | None, c0: Array | None,
         lengths: Array | None, reset: Array | None, mask: Array | None, dropout: Array | None,
-        batched: bool, batch_first: bool, layout: PackedLayout | None = None,
+        regular: Regularisers | None, batched: bool, batch_first: bool, layout: PackedLayout | None = None,
     ) -> None:  # fmt: skip
         self.packed = packed
         self.spec = packed.spec
@@ -58,6 +58,7 @@ class Tape:
         self.y: Array | None = y
         self.h0, self.c0 = h0, c0
         self.lengths, self.reset, self.mask, self.dropout = lengths, reset, mask, dropout
+        self.regular = regular
         self.batched, self.batch_first = batched, batch_first
         self.layout = layout  # of a packed x
         self.steps, self.batch = x.shape[:2] if layout is None else (layout.packing.steps, layout.packing.batch)
@@ -95,7 +96,7 @@ class Tape:
     def void(self) -> None:
         """Forget the inputs: this tape is not for backward any more."""
         self._ready = False
-        self.x = self.y = self.h0 = self.c0 = self.lengths = self.reset = self.mask = self.dropout = None
+        self.x = self.y = self.h0 = self.c0 = self.lengths = self.reset = self.mask = self.dropout = self.regular = None
 
     def memory_for(self, backend: str) -> object | None:
         """Give the buffer away to a new tape of a backend; None if that cannot use it."""

@@ -26,10 +26,11 @@ import numpy.typing as npt
 from . import _packed, _validate, functional
 from ._diagnostics_plots import plot_gradient_flow, plot_spectral_radius, plot_unroll
 from ._recurrent import Recurrent
-from ._spec import Spec
+from ._spec import Regularisers, Spec
 from ._tape import Gradients, Tape
 from .backends import _general, _numpy
-from .backends._stack import Packed, TapeBuffer, Twin, schedules
+from .backends._schedule import schedules
+from .backends._stack import Packed, TapeBuffer, Twin
 
 __all__ = [
     "GradientFlow",
@@ -129,7 +130,7 @@ def unroll(
         lengths = _validate.lengths(lengths, steps, batch, batched)
     h0, c0 = _validate.state("state", state, spec, batch, batched)
     twin, packed = _twin(layer)
-    y, tape = _forward(twin, packed, x, h0, c0, lengths, reset, mask, None)
+    y, tape = _forward(twin, packed, x, h0, c0, lengths, reset, mask, None, spec.expected(steps, batch))
     schedule = schedules(spec, steps, lengths, reset, mask)[0]
     ran = np.ones((steps, batch), bool) if schedule.run is None else schedule.run
     arrays: dict[str, Array] = {}
@@ -257,13 +258,14 @@ def gradient_flow(
             layout.packing.lengths, spread(tape.reset), spread(tape.mask), layout.packing.spread_layers(tape.dropout)
         )  # fmt: skip
     twin, packed = _twin(layer)
-    y, kept = _forward(twin, packed, x, tape.h0, tape.c0, *control)
+    regular = tape.regular
+    y, kept = _forward(twin, packed, x, tape.h0, tape.c0, *control, regular)
     kernels = cast(_numpy.NumpyKernels, twin.kernels)
     seen: list[tuple[Array, Array | None]] = []
     kernels.seen = seen
     twin.backward(
         packed, kept, x, y, tape.h0, tape.c0, dy, dhn, dcn, None, None, None, None, *control,
-        retain=False, accumulate=False,
+        retain=False, accumulate=False, regular=regular,
     )  # fmt: skip
     gradients = layer.backward(tape, given, dstate, retain=retain, out=out, accumulate=accumulate)
     states: dict[str, Array] = {}
@@ -354,7 +356,7 @@ def _twin(layer: Recurrent[Any]) -> tuple[Twin, Packed]:
 
 def _forward(
     twin: Twin, packed: Packed, x: Array, h0: Array | None, c0: Array | None, lengths: Array | None,
-    reset: Array | None, mask: Array | None, dropout: Array | None,
+    reset: Array | None, mask: Array | None, dropout: Array | None, regular: Regularisers | None,
 ) -> tuple[Array, TapeBuffer]:  # fmt: skip
     """y (T, N, D*H) and a tape with all gates; arguments have been checked."""
     spec = packed.spec
@@ -363,7 +365,7 @@ def _forward(
     y = np.empty((steps, batch, spec.directions * spec.output_size), spec.dtype)
     hn = np.empty(_validate.state_shape(spec, batch), spec.dtype)
     cn = np.empty(_validate.state_shape(spec, batch, cell=True), spec.dtype) if spec.cell == "lstm" else None
-    twin.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, tape)
+    twin.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, tape, regular=regular)
     return y, tape
 
 

@@ -22,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import _packed, _validate, backends
+from . import _packed, _validate, _validate_regularisers, backends
 from ._packed import PackedLayout
 from ._spec import Spec
 from ._tape import Gradients, Tape
@@ -112,6 +112,10 @@ def infer(
     ------
     TypeError, ValueError
         An argument that does not fit, before anything is written.
+
+    Notes
+    -----
+    With zoneout every state is its expectation, h[t] = p h[t-1] + (1-p) h~[t] (Krueger et al. 2016).
     """
     module, spec = _module(packed), packed.spec
     done = packed.infer_small(x, state, lengths, reset, mask, out, batch_first)
@@ -134,9 +138,12 @@ def infer(
         inputs = ("x", x), ("state", h0), ("state", c0), ("lengths", lengths), ("reset", reset), ("mask", mask)
         _validate.apart(y, *inputs)
         target = y if _validate.fits(y) else np.empty(y.shape, y.dtype)
-    hn, cn = _new_state(spec, batch if layout is None else layout.packing.batch, x.dtype)
     packing = None if layout is None else layout.packing
-    module.forward(packed, x, target, h0, c0, hn, cn, lengths, reset, mask, None, None, packing)
+    times, sequences = (steps, batch) if packing is None else (packing.steps, packing.batch)
+    hn, cn = _new_state(spec, sequences, x.dtype)
+    module.forward(
+        packed, x, target, h0, c0, hn, cn, lengths, reset, mask, None, None, packing, spec.expected(times, sequences)
+    )
     if target is not y:
         y[...] = target
     if layout is not None:
@@ -157,6 +164,8 @@ def forward(
     reset: Any = None,
     mask: Any = None,
     dropout: Any = None,
+    recurrent_dropout: Any = None,
+    zoneout: Any = None,
     tape: Tape | None = None,
     save: str = "all",
     batch_first: bool = False,
@@ -170,6 +179,12 @@ def forward(
     dropout : array_like, shape (L-1, T, N, D*H), or a function that makes one for a shape, optional
         Factors for the output of layer l on its way into layer l+1: 0 or 1/(1-p). A function is called only if there
         is more than one layer, and when all arguments have been found good: no random number is drawn in vain.
+    recurrent_dropout : array_like, shape (L*D, N, H), or a function that makes one for a shape, optional
+        Factors m, 0 or 1/(1-p), the same at every step: U multiplies m * h[t-1], a GRU's U_n with reset_after=False
+        r * (m * h[t-1]). What of h[t-1] goes past the product, a GRU's z * h[t-1], stays as it is.
+    zoneout : array_like, shape (L*D, T, N, H), or a function that makes one for a shape, optional
+        Shares z, from 0 to 1, of the state before that stay: h[t] = z h[t-1] + (1-z) h~[t]. Of an LSTM a pair, either
+        may be None: c[t] = z_c c[t-1] + (1-z_c) c~[t], h~[t] = o tanh(c~[t]). Without it the rates of `packed.spec`.
     tape : Tape, optional
         An old tape whose memory is taken over. It is void afterwards.
     save : {"all", "recompute"}
@@ -198,23 +213,25 @@ def forward(
     draw = dropout if callable(dropout) else None
     if dropout is not None:
         dropout = None if draw else _validate.dropout_masks(dropout, spec, steps, batch, batched)
+    packing = None if layout is None else layout.packing
+    times, sequences = (steps, batch) if packing is None else (packing.steps, packing.batch)
+    regularise = _validate_regularisers.given(
+        spec, recurrent_dropout, zoneout, times, sequences, batched or layout is not None
+    )
     if tape is not None and not isinstance(tape, Tape):
         message = f"tape is a {type(tape).__name__}; it must be a Tape from an earlier forward"
         raise TypeError(message)
     recompute = _validate.choice("save", save, ("all", "recompute")) == "recompute"
     y = _new_output(spec, steps, batch, batch_first, x.dtype)
-    hn, cn = _new_state(spec, batch if layout is None else layout.packing.batch, x.dtype)
+    hn, cn = _new_state(spec, sequences, x.dtype)
     if draw and spec.num_layers > 1:
         shape = (spec.num_layers - 1, *y.shape)
         dropout = _validate.dropout_masks(draw(shape), spec, steps, batch, True)
+    regular = regularise()
     old = tape.memory_for(packed.backend) if tape is not None else None
-    if layout is None:
-        buffer = module.make_tape(packed, steps, batch, old, recompute)
-    else:
-        buffer = module.make_tape(packed, layout.packing.steps, layout.packing.batch, old, recompute, steps)
-    packing = None if layout is None else layout.packing
-    module.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, buffer, packing)
-    new = Tape(packed, buffer, x, y, h0, c0, lengths, reset, mask, dropout, batched, batch_first, layout)
+    buffer = module.make_tape(packed, times, sequences, old, recompute, 0 if packing is None else steps)
+    module.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, buffer, packing, regular)
+    new = Tape(packed, buffer, x, y, h0, c0, lengths, reset, mask, dropout, regular, batched, batch_first, layout)
     visible = _as_given(y, batched, batch_first).view()
     visible.flags.writeable = False
     if layout is not None:
@@ -283,7 +300,7 @@ def backward(
         _module(tape.packed).backward(
             tape.packed, buffer, cast(Array, tape.x), cast(Array, tape.y), tape.h0, tape.c0, dy, dhn, dcn,
             grads.dx, grads.dh0, grads.dc0, grads.flat, tape.lengths, tape.reset, tape.mask, tape.dropout,
-            retain, accumulate, None if layout is None else layout.packing,
+            retain, accumulate, None if layout is None else layout.packing, tape.regular,
         )  # fmt: skip
         done = True
     finally:

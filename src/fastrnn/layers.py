@@ -47,10 +47,19 @@ class LSTM(Recurrent[tuple[Array, Array]]):
         Adds a direction that runs from each row's last step to its first.
     proj_size : int
         P, less than H. If it is not 0, h[t] is `weight_hr` times the above, and h and y have P values where they had H.
+    recurrent_dropout : float
+        Probability with which `forward` keeps a unit of h from the recurrent product, the same units at every step of a
+        call: U multiplies m * h[t-1], m being 0 or 1/(1-p), drawn for each row, layer and direction. What goes past the
+        product, as in a GRU, is not dropped. A call never drops.
+    zoneout : float or (float, float)
+        Probability with which `forward` leaves a unit of the state as it was, drawn anew at every step; a pair is for h
+        and for c. h[t] = z_h h[t-1] + (1-z_h) o tanh(c~), c[t] = z_c c[t-1] + (1-z_c) c~, where c~ = f c[t-1] + i g and
+        z is 0 or 1; a call and a stream have the probabilities in the place of z.
     dtype : float32 or float64
         Of weights, states, outputs and gradients.
     rng : None, int or numpy.random.Generator
-        For the weights, uniform in -1/sqrt(H) to 1/sqrt(H) and drawn in `state_dict` order, then for dropout.
+        For the weights, uniform in -1/sqrt(H) to 1/sqrt(H) and drawn in `state_dict` order, then for what `forward`
+        draws.
     peephole : bool
         Gates see the cell state: before their activation `weight_ph` adds p_i * c[t-1] to i, p_f * c[t-1] to f and
         p_o * c[t] to o.
@@ -83,6 +92,9 @@ class LSTM(Recurrent[tuple[Array, Array]]):
     Schmidhuber and Cummins, "Learning to forget", Neural Computation 12 (2000). Projection: Sak, Senior and Beaufays,
     "Long short-term memory recurrent neural network architectures for large scale acoustic modeling", Interspeech 2014.
     Peepholes: Gers and Schmidhuber, "Recurrent nets that time and count", IJCNN 2000.
+    Recurrent dropout: Gal and Ghahramani,
+    "A theoretically grounded application of dropout in recurrent neural networks", NIPS 2016. Zoneout: Krueger et al.,
+    "Zoneout: regularizing RNNs by randomly preserving hidden activations", ICLR 2017.
 
     With proj_size, peephole, input_forget, clip or other activations a layer runs on the general path: NumPy, whatever
     the backend, correct and slower. It is there for models that were made so.
@@ -111,6 +123,8 @@ class LSTM(Recurrent[tuple[Array, Array]]):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
         dtype: npt.DTypeLike = np.float32,
         rng: Rng = None,
         peephole: bool = False,
@@ -120,7 +134,8 @@ class LSTM(Recurrent[tuple[Array, Array]]):
     ) -> None:
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
-            peephole=peephole, input_forget=input_forget, clip=clip, activations=activations,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, peephole=peephole, input_forget=input_forget,
+            clip=clip, activations=activations,
         )  # fmt: skip
 
 
@@ -137,7 +152,8 @@ class GRU(Recurrent[Array]):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng
-        As for `LSTM`; weights have 3*H rows, and proj_size must be 0.
+    recurrent_dropout, zoneout
+        As for `LSTM`, zoneout being a number; weights have 3*H rows, and proj_size must be 0.
     reset_after : bool
         Whether the reset gate applies after the recurrent product (PyTorch, cuDNN, the default of Keras) or before it
         (the paper, the default of ONNX).
@@ -170,6 +186,8 @@ class GRU(Recurrent[Array]):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         dtype: npt.DTypeLike = np.float32,
         rng: Rng = None,
         reset_after: bool = True,
@@ -178,7 +196,8 @@ class GRU(Recurrent[Array]):
     ) -> None:
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
-            reset_after=reset_after, clip=clip, activations=activations,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, reset_after=reset_after, clip=clip,
+            activations=activations,
         )  # fmt: skip
 
 
@@ -188,7 +207,8 @@ class RNN(Recurrent[Array]):
     Parameters
     ----------
     input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng
-        As for `LSTM`; weights have H rows, and proj_size must be 0.
+    recurrent_dropout, zoneout
+        As for `LSTM`, zoneout being a number; weights have H rows, and proj_size must be 0.
     nonlinearity : {"tanh", "relu"}
         act.
     clip, activations
@@ -219,6 +239,8 @@ class RNN(Recurrent[Array]):
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
         dtype: npt.DTypeLike = np.float32,
         rng: Rng = None,
         nonlinearity: str = "tanh",
@@ -227,7 +249,8 @@ class RNN(Recurrent[Array]):
     ) -> None:
         super().__init__(
             input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, dtype, rng,
-            nonlinearity=nonlinearity, clip=clip, activations=activations,
+            recurrent_dropout=recurrent_dropout, zoneout=zoneout, nonlinearity=nonlinearity, clip=clip,
+            activations=activations,
         )  # fmt: skip
 
 

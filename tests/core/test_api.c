@@ -59,6 +59,9 @@ static void check_plan(void) {
   p.save = FASTRNN_SAVE_RECOMPUTE + 1;
   expect("something else to save", plan(p, &sizes), FASTRNN_BAD_PROBLEM);
   p = small_lstm();
+  p.regularisers = 4;
+  expect("an unknown regulariser", plan(p, &sizes), FASTRNN_BAD_PROBLEM);
+  p = small_lstm();
   p.isa = 1000;
   expect("an instruction set that is not there", plan(p, &sizes), FASTRNN_UNKNOWN_ISA);
   expect("a name that is not there", fastrnn_set_isa("none"), FASTRNN_UNKNOWN_ISA);
@@ -309,6 +312,9 @@ static void check_forward(void) {
   expect("arguments on an odd address",
          fastrnn_forward(&w.p, (const fastrnn_forward_args*)(const void*)((const char*)&f + 1)),
          FASTRNN_MISALIGNED);
+  REFUSED("a mask that was not planned", f, f.recurrent_dropout = w.c, FORWARD,
+          FASTRNN_BAD_PROBLEM);
+  REFUSED("shares that were not planned", f, f.zoneout_c = w.c, FORWARD, FASTRNN_BAD_PROBLEM);
   f = fresh;
   f.hn = w.h;
   f.cn = w.c;

@@ -65,6 +65,8 @@ struct Case {
   std::vector<int64_t> offsets, batch_sizes, places;  // packed
   std::vector<uint8_t> reset, mask;
   bool states;
+  bool zone_h, zone_c,
+      zone_repeats;  // zoneout of which state; the same shares for every direction, step and row
   uint32_t seed;
 };
 
@@ -124,6 +126,11 @@ Case random_case(Random& random) {
     for (size_t i = 0; i < cells; ++i) c.mask.push_back(draw(random, 0, 3) != 0);
   }
   c.states = draw(random, 0, 1) != 0;
+  if (draw(random, 0, 2) == 0) p.regularisers |= FASTRNN_RECURRENT_DROPOUT;
+  if (draw(random, 0, 2) == 0) p.regularisers |= FASTRNN_ZONEOUT;
+  c.zone_h = draw(random, 0, 3) != 0;
+  c.zone_c = draw(random, 0, 3) != 0;
+  c.zone_repeats = draw(random, 0, 3) == 0;
   c.seed = static_cast<uint32_t>(draw(random, 0, 1 << 30));
   return c;
 }
@@ -138,6 +145,36 @@ void must(fastrnn_status status, const char* what) {
   std::printf("%s: %s\n", what, fastrnn_status_text(status));
   std::exit(1);
 }
+
+// The same for both kinds of arguments: recurrent dropout and zoneout, with factors that are any numbers.
+struct Regularisers {
+  Regularisers(const Case& c, int64_t item, Random& random)
+      : mask(masked(c) * c.problem.N * c.problem.H * item),
+        zone_h(shares(c) * item),
+        zone_c(shares(c) * item) {
+    for (Buffer* b : {&mask, &zone_h, &zone_c}) b->fill(random, item == 4);
+  }
+  template <class Args>
+  void give(const Case& c, Args& a) {
+    const fastrnn_problem& p = c.problem;
+    const bool zoned = (p.regularisers & FASTRNN_ZONEOUT) != 0;
+    a.recurrent_dropout = masked(c) != 0 ? mask.data() : nullptr;
+    a.zoneout_h = zoned && c.zone_h ? zone_h.data() : nullptr;
+    a.zoneout_c = zoned && c.zone_c && p.cell == FASTRNN_LSTM ? zone_c.data() : nullptr;
+    a.zoneout_k = c.zone_repeats ? 0 : p.T * p.N * p.H;
+    a.zoneout_t = c.zone_repeats ? 0 : p.N * p.H;
+    a.zoneout_n = c.zone_repeats ? 0 : p.H;
+  }
+  static int64_t masked(const Case& c) {
+    const bool on = (c.problem.regularisers & FASTRNN_RECURRENT_DROPOUT) != 0;
+    return on ? c.problem.L * c.problem.D : 0;
+  }
+  static int64_t shares(const Case& c) {
+    const fastrnn_problem& p = c.problem;
+    return c.zone_repeats ? p.H : p.L * p.D * p.T * p.N * p.H;
+  }
+  Buffer mask, zone_h, zone_c;
+};
 
 // Everything a caller gets from one forward and backward: y, states, dx, their gradients and the weights'.
 std::vector<Buffer> run(const Case& c, uint32_t threads, uint32_t split) {
@@ -155,6 +192,7 @@ std::vector<Buffer> run(const Case& c, uint32_t threads, uint32_t split) {
   Buffer weights(sizes.weights * item), x(rows * p.I * item), h0(state), c0(state),
       dy(rows * width * item), dhn(state), dcn(state);
   for (Buffer* b : {&weights, &x, &h0, &c0, &dy, &dhn, &dcn}) b->fill(random, f32);
+  Regularisers regular(c, item, random);
   Buffer packed(sizes.packed), packed_backward(sizes.packed_backward), tape(sizes.tape),
       forward_workspace(sizes.forward_workspace), backward_workspace(sizes.backward_workspace);
   std::vector<Buffer> out;
@@ -182,6 +220,7 @@ std::vector<Buffer> run(const Case& c, uint32_t threads, uint32_t split) {
   f.places = pointer(c.places);
   f.reset = pointer(c.reset);
   f.mask = pointer(c.mask);
+  regular.give(c, f);
   f.tape = tape.data();
   f.workspace = forward_workspace.data();
   must(fastrnn_forward(&p, &f), "forward");
@@ -215,6 +254,7 @@ std::vector<Buffer> run(const Case& c, uint32_t threads, uint32_t split) {
   b.places = f.places;
   b.reset = f.reset;
   b.mask = f.mask;
+  regular.give(c, b);
   b.tape = tape.data();
   b.workspace = backward_workspace.data();
   must(fastrnn_backward(&p, &b), "backward");
@@ -234,11 +274,11 @@ void describe(const Case& c, uint32_t threads, uint32_t split, const char* what)
       "%s: cell %u dtype %u T %lld N %lld I %lld H %lld L %lld D %u rows %lld lengths %d "
       "offsets %d reset %d mask %d "
       "save %u "
-      "segment %u, %u threads, split %u\n",
+      "segment %u regularisers %u, %u threads, split %u\n",
       what, p.cell, p.dtype, static_cast<long long>(p.T), static_cast<long long>(p.N),
       static_cast<long long>(p.I), static_cast<long long>(p.H), static_cast<long long>(p.L), p.D,
       static_cast<long long>(p.rows), !c.lengths.empty(), !c.offsets.empty(), !c.reset.empty(),
-      !c.mask.empty(), p.save, p.segment, threads, split);
+      !c.mask.empty(), p.save, p.segment, p.regularisers, threads, split);
 }
 
 // `count` of the outputs have the expected bits.

@@ -38,7 +38,9 @@ static volatile long calls; /* of all threads of a pool: a race could only hide 
 void* malloc(size_t bytes) { return ++calls, __libc_malloc(bytes); }
 void* calloc(size_t count, size_t bytes) { return ++calls, __libc_calloc(count, bytes); }
 void* realloc(void* old, size_t bytes) { return ++calls, __libc_realloc(old, bytes); }
-void* memalign(size_t alignment, size_t bytes) { return ++calls, __libc_memalign(alignment, bytes); }
+void* memalign(size_t alignment, size_t bytes) {
+  return ++calls, __libc_memalign(alignment, bytes);
+}
 void* aligned_alloc(size_t alignment, size_t bytes) { return memalign(alignment, bytes); }
 int posix_memalign(void** out, size_t alignment, size_t bytes) {
   *out = memalign(alignment, bytes);
@@ -73,8 +75,8 @@ static void* memory_of(int64_t bytes) {
   return memory;
 }
 
-static Stack make(uint32_t cell, uint32_t dtype, int64_t N, int64_t H, int64_t L, uint32_t D, int32_t isa,
-                  uint32_t threads, uint32_t split) {
+static Stack make(uint32_t cell, uint32_t dtype, int64_t N, int64_t H, int64_t L, uint32_t D,
+                  int32_t isa, uint32_t threads, uint32_t split) {
   Stack s;
   memset(&s, 0, sizeof s);
   fastrnn_problem* p = &s.problem;
@@ -128,14 +130,22 @@ static Stack make(uint32_t cell, uint32_t dtype, int64_t N, int64_t H, int64_t L
 }
 
 static void drop(Stack* s) {
-  const void* parts[] = {s->forward.packed, s->forward.x, s->forward.y, s->forward.hn, s->forward.cn,
-                         s->forward.workspace, s->backward.packed_backward, s->backward.dweights,
-                         s->backward.tape, s->backward.workspace};
+  const void* parts[] = {s->forward.packed,
+                         s->forward.x,
+                         s->forward.y,
+                         s->forward.hn,
+                         s->forward.cn,
+                         s->forward.workspace,
+                         s->backward.packed_backward,
+                         s->backward.dweights,
+                         s->backward.tape,
+                         s->backward.workspace};
   for (size_t i = 0; i < sizeof parts / sizeof *parts; ++i) free((void*)parts[i]);
 }
 
 static void steps_allocate_nothing(Stack* s, const char* what) {
-  if (fastrnn_forward(&s->problem, &s->forward) != FASTRNN_OK) abort(); /* warm: the pool, if any, is there */
+  if (fastrnn_forward(&s->problem, &s->forward) != FASTRNN_OK)
+    abort(); /* warm: the pool, if any, is there */
   const long before = calls;
   long bad = 0;
   for (int i = 0; i < 20; ++i) bad += fastrnn_forward(&s->problem, &s->forward) != FASTRNN_OK;
@@ -171,7 +181,8 @@ static int steps_call_nobody(const Stack* s) {
 }
 
 int main(void) {
-  static const uint32_t cells[] = {FASTRNN_RNN, FASTRNN_LSTM, FASTRNN_GRU, FASTRNN_GRU_RESET_BEFORE};
+  static const uint32_t cells[] = {FASTRNN_RNN, FASTRNN_LSTM, FASTRNN_GRU,
+                                   FASTRNN_GRU_RESET_BEFORE};
   int strict = 1;
   long counted = calls;
   free(malloc(1));

@@ -75,6 +75,12 @@ typedef enum fastrnn_save {
   FASTRNN_SAVE_RECOMPUTE = 1 /* no gates, c every few steps: backward computes them again */
 } fastrnn_save;
 
+/* What a call's regularisers need memory for, besides dropout between layers. */
+typedef enum fastrnn_regulariser {
+  FASTRNN_RECURRENT_DROPOUT = 1,
+  FASTRNN_ZONEOUT = 2
+} fastrnn_regulariser;
+
 typedef struct fastrnn_problem {
   uint32_t struct_size;
   uint32_t cell;       /* fastrnn_cell */
@@ -92,6 +98,8 @@ typedef struct fastrnn_problem {
   uint32_t split;   /* 0: the plan chooses; else a fastrnn_split, for tests and measurements */
   uint32_t save;    /* fastrnn_save, the same forward and backward */
   uint32_t segment; /* recompute: steps between two checkpoints; 0: the plan chooses */
+  uint32_t regularisers; /* sum of fastrnn_regulariser: what the calls may be given */
+  uint32_t reserved;     /* 0 */
 } fastrnn_problem;
 
 typedef struct fastrnn_sizes {
@@ -110,8 +118,9 @@ typedef struct fastrnn_sizes {
 } fastrnn_sizes;
 
 /* Sizes for a problem. Packed weights and tapes belong to the instruction set they were made for, packed sizes do not depend
- * on T, N and rows. Tapes are for one T, N, rows, save and segment; workspaces for one problem: every field, threads, split and retain too,
- * must be what it was here, but that with N = 1 and one thread fewer steps, at least one, need no more. */
+ * on T, N and rows. Tapes are for one T, N, rows, save and segment; workspaces for one problem: every field, threads, split,
+ * retain and regularisers too, must be what it was here, but that with N = 1 and one thread fewer steps, at least one, need no
+ * more. */
 fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes);
 
 /* weights: flat [sizes.weights], per layer and direction weight_ih [G*H,I], weight_hh [G*H,H], bias_ih, bias_hh [G*H].
@@ -153,8 +162,17 @@ typedef struct fastrnn_forward_args {
   const uint8_t* reset;  /* [T,N] contiguous, or null */
   const uint8_t* mask;   /* [T,N] contiguous, or null */
   const void* dropout;   /* [L-1,T,N,D*H] contiguous, multiplies what enters layers 1.., or null */
-  void* tape;            /* [sizes.tape] 64-byte aligned, or null: inference */
-  void* workspace;       /* [sizes.forward_workspace] 64-byte aligned */
+  /* [L*D,N,H] contiguous, or null: multiplies h[t-1] where it enters the product with U, the same at every step. What of
+   * h[t-1] goes past the product (GRU, zoneout) it leaves alone. */
+  const void* recurrent_dropout;
+  /* [L*D,T,N,H], packed or not, or null: the share z in 0..1 of the state before that stays, h[t] = z h[t-1] + (1-z) h~[t] with
+   * h~ what the cell gives; for c likewise, h~ being made from c~ (LSTM only). Strides of the first three axes of both; 0
+   * repeats. */
+  const void* zoneout_h;
+  const void* zoneout_c;
+  int64_t zoneout_k, zoneout_t, zoneout_n;
+  void* tape;      /* [sizes.tape] 64-byte aligned, or null: inference */
+  void* workspace; /* [sizes.forward_workspace] 64-byte aligned */
 } fastrnn_forward_args;
 
 fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_forward_args* args);
@@ -186,7 +204,7 @@ typedef struct fastrnn_step_args {
 
 fastrnn_status fastrnn_step(const fastrnn_stepper* stepper, const fastrnn_step_args* args);
 
-/* x, y, h0, c0, lengths or what packs them, reset, mask, dropout and the problem are those of the forward call. */
+/* x, y, h0, c0, lengths or what packs them, reset, mask, all that regularises and the problem are those of the forward call. */
 typedef struct fastrnn_backward_args {
   uint32_t struct_size;
   uint32_t accumulate;         /* 1: add to dweights instead of writing it */
@@ -214,6 +232,10 @@ typedef struct fastrnn_backward_args {
   const uint8_t* reset;
   const uint8_t* mask;
   const void* dropout;
+  const void* recurrent_dropout;
+  const void* zoneout_h;
+  const void* zoneout_c;
+  int64_t zoneout_k, zoneout_t, zoneout_n;
   void* tape;          /* inout; left as it is if problem.retain */
   void* workspace;     /* [sizes.backward_workspace] 64-byte aligned */
   const void* weights; /* as fastrnn_pack's, where packed_backward is null */

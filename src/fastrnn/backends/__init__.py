@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._packing import Packing
-from .._spec import Spec
+from .._spec import Regularisers, Spec
 
 Array = npt.NDArray[Any]
 
@@ -74,15 +74,16 @@ class Backend(Protocol):
     def forward(
         self, packed: Any, x: Array, y: Array, h0: Array | None, c0: Array | None, hn: Array, cn: Array | None,
         lengths: Array | None, reset: Array | None, mask: Array | None, dropout: Array | None, tape: object | None,
-        packing: Packing | None = None,
+        packing: Packing | None = None, regular: Regularisers | None = None,
     ) -> None:  # fmt: skip
-        """With a packing every (T, N, ...) is (M, 1, ...), and lengths are those of the packing."""
+        """With a packing every (T, N, ...) is (M, 1, ...), but in `regular`, and lengths are those of the packing."""
 
     def backward(
         self, packed: Any, tape: object, x: Array, y: Array, h0: Array | None, c0: Array | None,
         dy: Array | None, dhn: Array | None, dcn: Array | None, dx: Array | None, dh0: Array | None,
         dc0: Array | None, dweights: Array | None, lengths: Array | None, reset: Array | None,
         mask: Array | None, dropout: Array | None, retain: bool, accumulate: bool, packing: Packing | None = None,
+        regular: Regularisers | None = None,
     ) -> None: ...  # fmt: skip
 
     def config(self) -> dict[str, object]: ...

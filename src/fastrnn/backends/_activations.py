@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._spec import Activation
-from ._stack import Array
+from ._schedule import Array
 
 _Of = Callable[[Array, float, float], Array]  # a function of z, alpha and beta
 

@@ -27,6 +27,8 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         FASTRNN_F64
         FASTRNN_SAVE_ALL
         FASTRNN_SAVE_RECOMPUTE
+        FASTRNN_RECURRENT_DROPOUT
+        FASTRNN_ZONEOUT
 
     ctypedef struct fastrnn_problem:
         uint32_t struct_size
@@ -47,6 +49,7 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         uint32_t split
         uint32_t save
         uint32_t segment
+        uint32_t regularisers
 
     ctypedef struct fastrnn_sizes:
         uint32_t struct_size
@@ -80,6 +83,12 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         const uint8_t* reset
         const uint8_t* mask
         const void* dropout
+        const void* recurrent_dropout
+        const void* zoneout_h
+        const void* zoneout_c
+        int64_t zoneout_k
+        int64_t zoneout_t
+        int64_t zoneout_n
         void* tape
         void* workspace
 
@@ -115,6 +124,12 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         const uint8_t* reset
         const uint8_t* mask
         const void* dropout
+        const void* recurrent_dropout
+        const void* zoneout_h
+        const void* zoneout_c
+        int64_t zoneout_k
+        int64_t zoneout_t
+        int64_t zoneout_n
         void* tape
         void* workspace
 

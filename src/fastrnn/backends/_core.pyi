@@ -5,7 +5,7 @@ from typing import Any, final
 import numpy.typing as npt
 
 from .._packing import Packing
-from .._spec import Spec
+from .._spec import Regularisers, Spec
 
 Array = npt.NDArray[Any]
 NAME: str
@@ -50,6 +50,7 @@ def forward(
     dropout: Array | None,
     tape: Buffer | None,
     packing: Packing | None = None,
+    regular: Regularisers | None = None,
 ) -> None: ...
 def backward(
     packed: Packed,
@@ -72,6 +73,7 @@ def backward(
     retain: bool,
     accumulate: bool,
     packing: Packing | None = None,
+    regular: Regularisers | None = None,
 ) -> None: ...
 def probe(
     kind: str, repeats: int, *, dtype: str = "float32", threads: int = 1, buffer: Array | None = None

@@ -91,6 +91,7 @@ cdef class Packed:
     cdef fastrnn_sizes sizes      # for them
     cdef int64_t h_rows           # L*D
     cdef int type_num             # NumPy's number of the dtype
+    cdef bint zoned               # inference is not the plain one
 
     @property
     def backend(self):
@@ -114,7 +115,10 @@ cdef class Packed:
         """
         return step_small(self, x, out, h, c)
 
-    cdef plan(self, int64_t steps, int64_t batch, int64_t rows, bint retain, uint32_t save, uint32_t segment):
+    cdef plan(
+        self, int64_t steps, int64_t batch, int64_t rows, bint retain, uint32_t save, uint32_t segment,
+        uint32_t regularisers
+    ):
         # Under the GIL; callers copy problem and sizes before they release it.
         cdef uint32_t threads = <uint32_t>fastrnn_get_num_threads()
         if (
@@ -122,6 +126,7 @@ cdef class Packed:
             and self.problem.retain == retain
             and self.problem.threads == threads and self.problem.split == forced_split
             and self.problem.save == save and self.problem.segment == segment
+            and self.problem.regularisers == regularisers
         ):
             return
         cdef fastrnn_problem problem = self.problem
@@ -133,6 +138,7 @@ cdef class Packed:
         problem.split = forced_split
         problem.save = save
         problem.segment = segment
+        problem.regularisers = regularisers
         check(fastrnn_plan(&problem, &self.sizes))
         self.problem = problem
 
@@ -196,6 +202,7 @@ def pack(spec, weights):
     packed.spec = spec
     packed.isa = fastrnn_isa_name(p.isa).decode()
     packed.h_rows = p.L * p.D
+    packed.zoned = spec.zoneout != (0.0, 0.0)
     packed.type_num = cnp.NPY_FLOAT if p.dtype == FASTRNN_F32 else cnp.NPY_DOUBLE
     own = weights.base is None or type(weights.base) is Buffer
     frozen = own and not weights.flags.writeable  # a layer's own buffer, which nobody writes again
@@ -211,7 +218,7 @@ def make_tape(
     """Memory for what backward needs of `steps` x `batch`, or packed `rows`; that of `reuse` if it is large enough."""
     cdef uint32_t save = FASTRNN_SAVE_RECOMPUTE if recompute else FASTRNN_SAVE_ALL
     cdef uint32_t segment = forced_segment
-    packed.plan(steps, batch, rows, False, save, segment)
+    packed.plan(steps, batch, rows, False, save, segment, 0)  # a tape does not depend on what regularises
     cdef Buffer tape
     if isinstance(reuse, Buffer) and (<Buffer>reuse).nbytes >= packed.sizes.tape:
         tape = <Buffer>reuse
@@ -262,8 +269,11 @@ cdef set_rows(args_t* a, lengths, packing):
         a.places = <const int64_t*>data(packing.places)
 
 
+include "_regular.pxi"
+
+
 def forward(
-    Packed packed not None, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, Buffer tape, packing=None
+    Packed packed not None, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, Buffer tape, packing=None, regular=None
 ):
     """One call over a whole sequence; see `fastrnn.backends.Backend`."""
     cdef fastrnn_forward_args a
@@ -273,9 +283,9 @@ def forward(
     memset(&a, 0, sizeof(a))
     cdef Extent e = extent(x, packing)
     if tape is None:
-        packed.plan(e.steps, e.batch, e.rows, False, FASTRNN_SAVE_ALL, 0)
+        packed.plan(e.steps, e.batch, e.rows, False, FASTRNN_SAVE_ALL, 0, regularisers_of(regular))
     else:
-        packed.plan(e.steps, e.batch, e.rows, False, tape.save, tape.segment)
+        packed.plan(e.steps, e.batch, e.rows, False, tape.save, tape.segment, regularisers_of(regular))
     problem, sizes = packed.problem, packed.sizes  # before an allocation lets another thread plan
     if tape is not None and tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
@@ -288,6 +298,8 @@ def forward(
     a.reset = <const uint8_t*>data(reset)
     a.mask = <const uint8_t*>data(mask)
     a.dropout = data(dropout)
+    if regular is not None:
+        regularise(&a, regular)
     a.tape = NULL if tape is None else tape.memory
     cdef Buffer workspace = packed.room(sizes.forward_workspace)
     a.workspace = workspace.memory
@@ -302,7 +314,7 @@ def forward(
 
 def backward(
     Packed packed not None, Buffer tape not None, x, y, h0, c0, dy, dhn, dcn, dx, dh0, dc0, dweights, lengths, reset, mask,
-    dropout, bint retain, bint accumulate, packing=None
+    dropout, bint retain, bint accumulate, packing=None, regular=None
 ):
     """Gradients of one forward call; see `fastrnn.backends.Backend`."""
     cdef fastrnn_backward_args a
@@ -311,7 +323,7 @@ def backward(
     cdef fastrnn_status status
     memset(&a, 0, sizeof(a))
     cdef Extent e = extent(x, packing)
-    packed.plan(e.steps, e.batch, e.rows, retain, tape.save, tape.segment)
+    packed.plan(e.steps, e.batch, e.rows, retain, tape.save, tape.segment, regularisers_of(regular))
     problem, sizes = packed.problem, packed.sizes  # before an allocation lets another thread plan
     if tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
@@ -333,6 +345,8 @@ def backward(
     a.reset = <const uint8_t*>data(reset)
     a.mask = <const uint8_t*>data(mask)
     a.dropout = data(dropout)
+    if regular is not None:
+        regularise(&a, regular)
     a.tape = tape.memory
     a.workspace = workspace.memory
     if sizes.work > RELEASE_WORK:

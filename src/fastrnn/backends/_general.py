@@ -24,7 +24,8 @@ import numpy as np
 from .._spec import Spec
 from ._activations import Function
 from ._numpy import Cell, NumpyKernels, Weights
-from ._stack import Array, Flags, Packed, Saved, Twin, force_segment, rows_that_ran
+from ._schedule import Array, Flags
+from ._stack import Packed, Saved, Twin, force_segment, rows_that_ran
 
 __all__ = ["NAME", "Packed", "backward", "config", "force_segment", "forward", "make_tape", "pack", "twin"]
 
@@ -55,7 +56,7 @@ class _Rnn(Cell):
 
     def step(self, pre: Array, act: Array, z: Array, h: Array, c: Array | None, y: Array, aux: Array | None) -> None:
         """As in `Cell`, but pre (N, G*H) becomes z, and act is not used."""
-        pre += np.matmul(h, self.weights.u_t, out=z)
+        pre += np.matmul(self.schedule.entering(h), self.weights.u_t, out=z)
         y[...] = self.functions[0](pre)
 
     def slopes(self, saved: Saved, grads: Array) -> Any:
@@ -69,6 +70,7 @@ class _LstmSlopes:
 
     forget: Array  # f[t]
     through: Array  # o * h'(c[t]): dm[t] to dc[t]
+    c: Array  # c[t] before zoneout
     m: Array  # o * h(c[t])
     dh: Array  # (T, N, P): dL/dh[t]
 
@@ -88,7 +90,7 @@ class _Lstm(_Rnn):
         assert c is not None
         assert aux is not None
         weights, (f, g, out) = self.weights, self.functions
-        pre += np.matmul(h, weights.u_t, out=z)
+        pre += np.matmul(self.schedule.entering(h), weights.u_t, out=z)
         z_i, z_f, z_g, z_o = self.blocks(pre)
         if weights.peepholes is not None:
             z_i += weights.peepholes[0] * c
@@ -115,7 +117,7 @@ class _Lstm(_Rnn):
         f, g, out = self.functions
         z_i, z_f, z_g, z_o = self.blocks(saved.gates)
         d_i, d_f, d_g, d_o = self.blocks(grads)
-        i, o, candidate, h_c = f(z_i), f(z_o), g(z_g), out(saved.aux)
+        i, o, candidate = f(z_i), f(z_o), g(z_g)
         if self.weights.spec.input_forget:
             forget = 1 - i
             np.multiply(candidate - saved.c_before, f.slope(z_i), out=d_i)
@@ -124,9 +126,11 @@ class _Lstm(_Rnn):
             forget = f(z_f)
             np.multiply(candidate, f.slope(z_i), out=d_i)
             np.multiply(saved.c_before, f.slope(z_f), out=d_f)
+        c = saved.aux if self.schedule.zone_c is None else forget * saved.c_before + i * candidate
+        h_c = out(c)
         np.multiply(i, g.slope(z_g), out=d_g)
         np.multiply(h_c, f.slope(z_o), out=d_o)
-        return _LstmSlopes(forget, o * out.slope(saved.aux), o * h_c, np.empty_like(saved.y))
+        return _LstmSlopes(forget, o * out.slope(c), c, o * h_c, np.empty_like(saved.y))
 
     def step_back(self, t: int, saved: Saved, grads: Array, extra: _LstmSlopes, dh: Array, dc: Array | None) -> Array:
         """dm = dh W_hr; dc[t-1] = dc * f + d_i * p_i + d_f * p_f; dh[t-1] = dG[t] U."""
@@ -147,8 +151,7 @@ class _Lstm(_Rnn):
         if peepholes is not None:
             dc += d_i * peepholes[0]
             dc += d_f * peepholes[1]
-        before: Array = grads[t] @ self.weights.u
-        return before
+        return self.leaving(grads[t] @ self.weights.u)
 
 
 @dataclass
@@ -170,18 +173,19 @@ class _Gru(_Rnn):
 
     def step(self, pre: Array, act: Array, z: Array, h: Array, c: Array | None, y: Array, aux: Array | None) -> None:
         weights, (f, g), split = self.weights, self.functions, 2 * self.size
-        pre[:, :split] += np.matmul(h, weights.u_t[:, :split], out=z[:, :split])
+        entering = self.schedule.entering(h)
+        pre[:, :split] += np.matmul(entering, weights.u_t[:, :split], out=z[:, :split])
         z_r, z_z, z_n = self.blocks(pre)
         r, update = f(z_r), f(z_z)
         if weights.spec.reset_after:
-            q = h @ weights.u_t[:, split:]
+            q = entering @ weights.u_t[:, split:]
             if weights.bias_n is not None:
                 q += weights.bias_n
             if aux is not None:
                 aux[...] = q
             z_n += r * q
         else:
-            z_n += (r * h) @ weights.u_t[:, split:]
+            z_n += (r * entering) @ weights.u_t[:, split:]
         n = g(z_n)
         y[...] = n + update * (h - n)
 
@@ -200,7 +204,7 @@ class _Gru(_Rnn):
         d_n = (1 - update) * g.slope(z_n)
         np.multiply(saved.h_before - n, f.slope(z_z), out=d_z)
         if saved.aux is None:
-            np.multiply(saved.h_before, f.slope(z_r), out=d_r)
+            np.multiply(self.schedule.entering(saved.h_before), f.slope(z_r), out=d_r)
             d_last[...] = d_n
         else:
             np.multiply(d_n * saved.aux, f.slope(z_r), out=d_r)
@@ -222,6 +226,7 @@ class _Gru(_Rnn):
             d_r *= dh
         before: Array = grads[t, :, :split] @ u[:split]
         before += behind
+        before = self.leaving(before)
         before += dh * extra.update[t]
         return before
 
@@ -263,13 +268,12 @@ class GeneralTwin(Twin):
             self.kernels.add_product(dweights["weight_hr"], rows_that_ran(extra.dh, run), rows_that_ran(extra.m, run))
         if packed.spec.peephole:
             assert saved.c_before is not None
-            assert saved.aux is not None
             size = packed.spec.hidden_size
             d_i, d_f, _, d_o = (dgates[..., start : start + size] for start in range(0, 4 * size, size))
             for part, grad, c in zip(
                 dweights["weight_ph"].reshape(3, -1),
                 (d_i, d_f, d_o),
-                (saved.c_before, saved.c_before, saved.aux),
+                (saved.c_before, saved.c_before, extra.c),
                 strict=True,
             ):
                 part += (rows_that_ran(grad, run) * rows_that_ran(c, run)).sum(axis=0)

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from .._spec import Spec
 from . import _numba_kernels as compiled
-from ._stack import Array, Flags, Packed, Saved, Schedule, Twin, force_segment
+from ._schedule import Array, Flags, Schedule
+from ._stack import Packed, Saved, Twin, force_segment
 
 __all__ = ["NAME", "Packed", "backward", "config", "force_segment", "forward", "make_tape", "pack"]
 
@@ -26,6 +27,11 @@ _NO_FLAGS: Flags = np.empty((0, 0), np.bool_)
 def _plain(a: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The array if C-contiguous and writeable, else a copy: a loop is compiled anew for every other kind."""
     return a if a.flags.c_contiguous and a.flags.writeable else a.copy(order="C")
+
+
+def _factors(factors: Array | None, ndim: int, dtype: npt.DTypeLike) -> Array:
+    """What regularises, or an array of length 0."""
+    return np.empty((0,) * ndim, dtype) if factors is None else _plain(factors)
 
 
 def _flags(flags: Flags | None) -> Flags:
@@ -107,6 +113,9 @@ class _NumbaKernels:
             schedule.reverse,
             _flags(schedule.zero),
             _flags(schedule.run),
+            _factors(schedule.drop, 2, spec.dtype),
+            _factors(schedule.zone_h, 3, spec.dtype),
+            _factors(schedule.zone_c, 3, spec.dtype),
         )
         if out is not y:
             y[...] = out
@@ -139,6 +148,9 @@ class _NumbaKernels:
             _flags(schedule.zero),
             _flags(schedule.run),
             _flags(schedule.live),
+            _factors(schedule.drop, 2, spec.dtype),
+            _factors(schedule.zone_h, 3, spec.dtype),
+            _factors(schedule.zone_c, 3, spec.dtype),
         )
         return grads, dnew
 

@@ -307,7 +307,7 @@ def _gru_products(
 @jit
 def forward_steps(
     cell: int, act: int, exact: bool, gates: _Array, u: _Array, u_n: _Array, bias_n: _Array, y: _Array, h: _Array,
-    c: _Array, aux: _Array, reverse: bool, zero: _Flags, run: _Flags,
+    c: _Array, aux: _Array, reverse: bool, zero: _Flags, run: _Flags, drop: _Array, zone_h: _Array, zone_c: _Array,
 ) -> None:  # fmt: skip
     """Time loop of one direction: see `_stack.Kernels.forward_steps`.
 
@@ -317,19 +317,25 @@ def forward_steps(
     tile = np.empty((4, TILE), y.dtype)
     recurrent = np.empty((batch, 3 * size if cell >= GRU else 0), y.dtype)
     q = np.empty_like(h)
+    entering = np.empty_like(h) if len(drop) > 0 else h
+    one = h.dtype.type(1)
     for s in range(steps):
         t = steps - 1 - s if reverse else s
         a = gates[t]
         if len(zero) > 0:
             _clear(h, zero[t])
             _clear(c, zero[t])
+        if len(drop) > 0:
+            entering[:] = h * drop
         if cell >= GRU:
-            _gru_products(cell, a, h, u, u_n, bias_n, recurrent, q, tile, exact)
+            _gru_products(cell, a, entering, u, u_n, bias_n, recurrent, q, tile, exact)
         else:
-            multiply_add(h, u, a, tile)
+            multiply_add(entering, u, a, tile)
         for n in range(batch):
             if len(run) > 0 and not run[t, n]:
                 continue
+            past_h = zone_h[t, n] * h[n] if len(zone_h) > 0 else h[n]
+            past_c = zone_c[t, n] * c[n] if len(zone_c) > 0 else c[n]
             if cell == RNN:
                 h[n] = a[n]
                 activate(h[n], act)
@@ -337,6 +343,10 @@ def forward_steps(
                 _lstm_row(a[n], h[n], c[n], exact)
             else:
                 _gru_mix(a[n], h[n], q[n], cell == GRU, exact)
+            if len(zone_h) > 0:
+                h[n] = past_h + (one - zone_h[t, n]) * h[n]
+            if len(zone_c) > 0:
+                c[n] = past_c + (one - zone_c[t, n]) * c[n]
         y[t] = h
         if len(aux) > 0:
             aux[t] = c if cell == LSTM else q
@@ -374,6 +384,15 @@ def _lstm_row_back(
     times_slope(d_o, o, sigmoid)
     for j in range(size):
         dc[j] *= f[j]
+
+
+@jit
+def _made(share: _Array, before: _Array, state: _Array) -> None:
+    """What the cell gave in the place of the state (H,) that zoneout left; where the share is 1 it did not count."""
+    past = share * before  # by itself: fused with what follows, a zero of relu would not come out as one
+    one = state.dtype.type(1)
+    for j in range(len(state)):
+        state[j] = state[j] if share[j] == one else (state[j] - past[j]) / (one - share[j])
 
 
 @jit
@@ -420,7 +439,7 @@ def _gru_before_back(
 def backward_steps(
     cell: int, act: int, exact: bool, gates: _Array, aux: _Array, y: _Array, h_before: _Array, c_before: _Array,
     dy: _Array, dh: _Array, dc: _Array, grads: _Array, dnew: _Array, u: _Array, u_n: _Array, reverse: bool,
-    zero: _Flags, run: _Flags, live: _Flags,
+    zero: _Flags, run: _Flags, live: _Flags, drop: _Array, zone_h: _Array, zone_c: _Array,
 ) -> None:  # fmt: skip
     """Time loop of one direction backwards: see `_stack.Kernels.backward_steps`.
 
@@ -430,6 +449,8 @@ def backward_steps(
     steps, batch, size = h_before.shape
     tile = np.empty((4, TILE), dh.dtype)
     back, tanh_c = np.empty_like(dh), np.empty(size, dh.dtype)
+    past_h, past_c = np.empty_like(dh), np.empty_like(dc)
+    entering, one = np.empty_like(dh), dh.dtype.type(1)
     for s in range(steps):
         t = s if reverse else steps - 1 - s
         grad = grads[t]
@@ -438,12 +459,25 @@ def backward_steps(
                 dh[n] += dy[t, n]
             if len(run) > 0 and not run[t, n]:
                 grad[n] = 0
-            elif cell == RNN:
+                continue
+            if len(zone_h) > 0:
+                past_h[n] = zone_h[t, n] * dh[n]
+                dh[n] *= one - zone_h[t, n]
+            if len(zone_c) > 0:
+                past_c[n] = zone_c[t, n] * dc[n]
+                dc[n] *= one - zone_c[t, n]
+            if cell == RNN:
                 grad[n] = dh[n]
-                times_slope(grad[n], y[t, n], act)
+                tanh_c[:] = y[t, n]
+                if len(zone_h) > 0:
+                    _made(zone_h[t, n], h_before[t, n], tanh_c)
+                times_slope(grad[n], tanh_c, act)
                 dh[n] = 0
             elif cell == LSTM:
                 tanh_c[:] = aux[t, n]
+                if len(zone_c) > 0:
+                    i, f, g = gates[t, n, :size], gates[t, n, size : 2 * size], gates[t, n, 2 * size : 3 * size]
+                    tanh_c[:] = f * c_before[t, n] + i * g
                 _lstm_row_back(gates[t, n], tanh_c, c_before[t, n], dh[n], dc[n], grad[n], exact)
                 dh[n] = 0
             else:
@@ -452,13 +486,23 @@ def backward_steps(
                 dnew[t, n] = grad[n, 2 * size :]
                 _reset_row_back(gates[t, n, :size], aux[t, n], grad[n, 2 * size :], grad[n, :size], exact)
         back[:] = 0
+        entering[:] = h_before[t]
+        if len(drop) > 0:
+            entering *= drop
         if cell == GRU_BEFORE:
-            _gru_before_back(gates[t], h_before[t], grad, u, u_n, back, tile, exact)
+            _gru_before_back(gates[t], entering, grad, u, u_n, back, tile, exact)
         else:
             multiply_add(grad, u, back, tile)
+        if len(drop) > 0:
+            back *= drop
         for n in range(batch):
-            if len(run) == 0 or run[t, n]:
-                dh[n] += back[n]
+            if len(run) > 0 and not run[t, n]:
+                continue
+            dh[n] += back[n]
+            if len(zone_h) > 0:
+                dh[n] += past_h[n]
+            if len(zone_c) > 0:
+                dc[n] += past_c[n]
         if len(zero) > 0:
             _clear(dh, zero[t])
             _clear(dc, zero[t])

@@ -20,6 +20,14 @@ step t from outside and dG[t] that of the pre-activations, for t = T-1 .. 0
     dW      = sum over t, n of dG[t]' x[t]
     dU      = sum over t, n of dG[t]' h[t-1]
     db = dc = sum over t, n of dG[t].
+
+Two regularisers change what goes from step to step, given factors that somebody has drawn. Recurrent dropout (Gal and
+Ghahramani 2016, "A theoretically grounded application of dropout in recurrent neural networks"): U multiplies
+m * h[t-1], m (N, H) the same at every step; h[t-1] itself, which a GRU mixes with its candidate, is not dropped.
+Zoneout (Krueger et al. 2016, "Zoneout: regularizing RNNs by randomly preserving hidden activations"), with h~ and c~
+what the cell gives and z[t] (N, H) from 0 to 1:
+    h[t] = z_h[t] * h[t-1] + (1 - z_h[t]) * h~[t]          c[t] = z_c[t] * c[t-1] + (1 - z_c[t]) * c~[t]
+where an LSTM's h~ = o * tanh(c~). Backward, dh~ = (1 - z_h) * dh goes through the cell, z_h * dh to the step before.
 """
 
 from __future__ import annotations
@@ -30,7 +38,8 @@ from typing import Any
 import numpy as np
 
 from .._spec import Spec
-from ._stack import Array, Flags, Packed, Saved, Schedule, Twin, force_segment
+from ._schedule import Array, Flags, Schedule, made, zone
+from ._stack import Packed, Saved, Twin, force_segment
 
 __all__ = ["NAME", "Packed", "backward", "config", "force_segment", "forward", "make_tape", "pack", "twin"]
 
@@ -96,7 +105,10 @@ class Weights:
 class Cell:
     """Elman's network: h[t] = act(W x[t] + U h[t-1] + b + c) (Elman 1990, "Finding structure in time")."""
 
-    noted: Array | None = None  # (T, N, H), if dL/dc[t] of each step is wanted
+    noted: Array | None = None  # (T, N, H), if dL/dc[t] of each step is wanted, c as the cell makes it
+    schedule = Schedule(
+        False, None, None, None
+    )  # of the steps that are run; what of it regularises is of interest here
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
@@ -112,7 +124,7 @@ class Cell:
         pre (N, G*H): W x + biases; act (N, G*H): activated gates, may be pre or z; z (N, G*H): scratch;
         h, c (N, H): state before; y (N, H): h after; aux (N, H): LSTM the c after, may be c; GRU see there.
         """
-        np.matmul(h, self.weights.u_t, out=z)
+        np.matmul(self.schedule.entering(h), self.weights.u_t, out=z)
         np.add(z, pre, out=y)
         self.act(y, self.exact)
 
@@ -121,8 +133,14 @@ class Cell:
 
         dG[t] = dh[t] * act'(.)
         """
-        grads[...] = self.slope(saved.y, self.exact)
+        grads[...] = self.slope(made(saved.y, saved.h_before, self.schedule.zone_h), self.exact)
         return None
+
+    def leaving(self, gradient: Array) -> Array:
+        """That of h, from the gradient (N, H) of what U multiplied; the array itself."""
+        if self.schedule.drop is not None:
+            gradient *= self.schedule.drop
+        return gradient
 
     def step_back(self, t: int, saved: Saved, grads: Array, extra: Any, dh: Array, dc: Array | None) -> Array:
         """Make grads[t] dG[t]; replace dc by that of the step before; give dh of the step before.
@@ -130,8 +148,7 @@ class Cell:
         dh[t-1] = dG[t] U
         """
         grads[t] *= dh
-        before: Array = grads[t] @ self.weights.u
-        return before
+        return self.leaving(grads[t] @ self.weights.u)
 
 
 class _Lstm(Cell):
@@ -149,7 +166,7 @@ class _Lstm(Cell):
         assert c is not None
         assert aux is not None
         size = self.size
-        np.matmul(h, self.weights.u_t, out=z)
+        np.matmul(self.schedule.entering(h), self.weights.u_t, out=z)
         np.add(z, pre, out=act)
         _sigmoid(act[:, : 2 * size], self.exact)
         _tanh(act[:, 2 * size : 3 * size], self.exact)
@@ -176,7 +193,7 @@ class _Lstm(Cell):
         size = self.size
         i, f, g, o = (saved.gates[:, :, k * size : (k + 1) * size] for k in range(4))
         d_i, d_f, d_g, d_o = (grads[:, :, k * size : (k + 1) * size] for k in range(4))
-        tanh_c = saved.aux.copy()
+        tanh_c = saved.aux.copy() if self.schedule.zone_c is None else f * saved.c_before + i * g
         _tanh(tanh_c, self.exact)
         np.multiply(g, _sigmoid_slope(i, self.exact), out=d_i)
         np.multiply(saved.c_before, _sigmoid_slope(f, self.exact), out=d_f)
@@ -200,8 +217,7 @@ class _Lstm(Cell):
         through_c *= dc[:, None]
         grad[:, 3 * size :] *= dh
         dc *= saved.gates[t, :, size : 2 * size]
-        before: Array = grad @ self.weights.u
-        return before
+        return self.leaving(grad @ self.weights.u)
 
 
 class _Gru(Cell):
@@ -217,7 +233,7 @@ class _Gru(Cell):
     def step(self, pre: Array, act: Array, z: Array, h: Array, c: Array | None, y: Array, aux: Array | None) -> None:
         """aux keeps q, if given."""
         size = self.size
-        np.matmul(h, self.weights.u_t, out=z)
+        np.matmul(self.schedule.entering(h), self.weights.u_t, out=z)
         q = z[:, 2 * size :]
         if self.weights.bias_n is not None:
             q += self.weights.bias_n
@@ -267,7 +283,7 @@ class _Gru(Cell):
         by_gate = grads[t].reshape(-1, 3, size)
         by_gate *= dh[:, None]
         extra[t] *= dh
-        before: Array = grads[t] @ self.weights.u
+        before = self.leaving(grads[t] @ self.weights.u)
         before += dh * saved.gates[t, :, size : 2 * size]
         return before
 
@@ -280,10 +296,11 @@ class _GruBefore(_Gru):
 
     def step(self, pre: Array, act: Array, z: Array, h: Array, c: Array | None, y: Array, aux: Array | None) -> None:
         size = self.size
-        gates = np.matmul(h, self.weights.u_t[:, : 2 * size], out=z[:, : 2 * size])
+        entering = self.schedule.entering(h)
+        gates = np.matmul(entering, self.weights.u_t[:, : 2 * size], out=z[:, : 2 * size])
         gates = np.add(gates, pre[:, : 2 * size], out=act[:, : 2 * size])
         _sigmoid(gates, self.exact)
-        np.multiply(gates[:, :size], h, out=y)
+        np.multiply(gates[:, :size], entering, out=y)
         n = np.matmul(y, self.weights.u_t[:, 2 * size :], out=z[:, 2 * size :])
         n = np.add(n, pre[:, 2 * size :], out=act[:, 2 * size :])
         _tanh(n, self.exact)
@@ -295,7 +312,7 @@ class _GruBefore(_Gru):
         size = self.size
         r, z, n = (saved.gates[:, :, k * size : (k + 1) * size] for k in range(3))
         d_r, d_z, d_n = (grads[:, :, k * size : (k + 1) * size] for k in range(3))
-        np.multiply(saved.h_before, _sigmoid_slope(r, self.exact), out=d_r)
+        np.multiply(self.schedule.entering(saved.h_before), _sigmoid_slope(r, self.exact), out=d_r)
         np.subtract(saved.h_before, n, out=d_z)
         d_z *= _sigmoid_slope(z, self.exact)
         np.multiply(1 - z, _tanh_slope(n, self.exact), out=d_n)
@@ -311,6 +328,7 @@ class _GruBefore(_Gru):
         grad[:, :size] *= d_rh
         before: Array = grad[:, : 2 * size] @ self.weights.u[: 2 * size]
         before += d_rh * gates[:, :size]
+        before = self.leaving(before)
         before += dh * gates[:, size : 2 * size]
         return before
 
@@ -361,6 +379,8 @@ class NumpyKernels:
         schedule: Schedule,
     ) -> tuple[Array, Array | None]:
         cell = self.cell(weights)
+        cell.schedule = schedule
+        apart = schedule.run is not None or schedule.zone_c is not None
         keep = aux is not None or weights.spec.cell == "gru"
         z = np.empty(gates.shape[1:], gates.dtype)
         zero, run = schedule.zero, schedule.run
@@ -368,9 +388,12 @@ class NumpyKernels:
             if zero is not None and zero[t].any():
                 h = np.where(zero[t, :, None], h.dtype.type(0), h)
                 c = None if c is None else np.where(zero[t, :, None], c.dtype.type(0), c)
-            new = aux[t] if aux is not None else c if run is None or c is None else np.empty_like(c)
+            new = aux[t] if aux is not None else np.empty_like(c) if apart and c is not None else c
             pre = gates[t]
             cell.step(pre, pre if keep else z, z, h, c, y[t], new)
+            zone(schedule.zone_h, t, y[t], h)
+            if c is not None and new is not None:
+                zone(schedule.zone_c, t, new, c)
             if run is not None:
                 _hold(run[t], y[t], h)
                 if c is not None and new is not None:
@@ -387,8 +410,10 @@ class NumpyKernels:
         steps, batch = saved.y.shape[:2]
         grads = np.empty((steps, batch, spec.gates * spec.hidden_size), saved.y.dtype)
         cell = self.cell(weights)
+        cell.schedule = schedule
         extra = cell.slopes(saved, grads)
         zero, run, live = schedule.zero, schedule.run, schedule.live
+        zone_h, zone_c = schedule.zone_h, schedule.zone_c
         seen_h = seen_c = None
         if self.seen is not None:
             seen_h = np.zeros_like(saved.y)
@@ -400,7 +425,14 @@ class NumpyKernels:
             if seen_h is not None:
                 np.copyto(seen_h[t], dh, where=True if live is None else live[t, :, None])
             held = None if dc is None or run is None else dc.copy()
-            before = cell.step_back(t, saved, grads, extra, dh, dc)
+            past_c = None if dc is None or zone_c is None else dc * zone_c[t]
+            if dc is not None and zone_c is not None:
+                dc *= 1 - zone_c[t]
+            before = cell.step_back(t, saved, grads, extra, dh if zone_h is None else dh * (1 - zone_h[t]), dc)
+            if zone_h is not None:
+                before += dh * zone_h[t]
+            if dc is not None and past_c is not None:
+                dc += past_c
             np.copyto(dh, before, where=True if run is None else run[t, :, None])
             if held is not None and dc is not None and run is not None:
                 _hold(run[t], dc, held)

@@ -72,7 +72,7 @@ cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
     cdef cnp.ndarray x = plain(packed, given_x), h0 = None, c0 = None, y, hn, cn = None
     cdef int64_t I = packed.problem.I, H = packed.problem.H, rows = packed.h_rows, width = packed.problem.D * H
     cdef int ndim = 0 if x is None else cnp.PyArray_NDIM(x)
-    if ndim != 3 and ndim != 2:
+    if packed.zoned or (ndim != 3 and ndim != 2):
         return None
     # Of an x without a batch axis, N is 1 and the second axis is left out: of y and the states too.
     cdef int64_t first = cnp.PyArray_DIM(x, 0), second = cnp.PyArray_DIM(x, 1) if ndim == 3 else 1
@@ -80,7 +80,7 @@ cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
     cdef int64_t steps = second if swapped else first, batch = first if swapped else second
     if steps == 0 or batch == 0 or cnp.PyArray_DIM(x, ndim - 1) != I:
         return None
-    packed.plan(steps, batch, 0, False, FASTRNN_SAVE_ALL, 0)
+    packed.plan(steps, batch, 0, False, FASTRNN_SAVE_ALL, 0, 0)
     if not packed.small():
         return None
 
@@ -120,9 +120,9 @@ cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
     cdef cnp.ndarray x = plain(packed, given_x), y
     cdef int64_t I = packed.problem.I, H = packed.problem.H, batch = cnp.PyArray_DIM(h, 1)
     cdef int ndim = 0 if x is None else cnp.PyArray_NDIM(x)
-    if (ndim != 2 and (ndim != 1 or batch != 1)) or not shaped(x, ndim, batch, 0, I):
+    if packed.zoned or (ndim != 2 and (ndim != 1 or batch != 1)) or not shaped(x, ndim, batch, 0, I):
         return None
-    packed.plan(1, batch, 0, False, FASTRNN_SAVE_ALL, 0)
+    packed.plan(1, batch, 0, False, FASTRNN_SAVE_ALL, 0, 0)
     if out is None:
         y = new(packed, ndim, batch, 0, H)
     else:

@@ -11,106 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from .._packing import Packing
-from .._spec import Spec
-
-Array = npt.NDArray[np.floating[Any]]
-Flags = npt.NDArray[np.bool_]
-Lengths = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """What one direction does at (t, n). None stands for the common case and costs nothing per step.
-
-    zero : bool (T, N) or None (never)
-        The state is set to zero before the step.
-    run : bool (T, N) or None (always)
-        The cell runs; elsewhere the state stays.
-    live : bool (T, N) or None (always)
-        t < lengths[n]; elsewhere the output is zero.
-    """
-
-    reverse: bool
-    zero: Flags | None
-    run: Flags | None
-    live: Flags | None
-
-    def steps(self, count: int) -> range:
-        """Step numbers in the order in which this direction runs."""
-        return range(count - 1, -1, -1) if self.reverse else range(count)
-
-    def segments(self, steps: int, length: int) -> list[slice]:
-        """Consecutive steps, `length` at a time but for the last, in that order; one segment if there are no steps."""
-        pieces = [slice(start, min(start + length, steps)) for start in range(0, max(steps, 1), length)]
-        return [slice(steps - p.stop, steps - p.start) for p in pieces] if self.reverse else pieces
-
-    def part(self, steps: slice) -> Schedule:
-        """The same for a segment."""
-        return Schedule(self.reverse, *(None if a is None else a[steps] for a in (self.zero, self.run, self.live)))
-
-
-def schedules(
-    spec: Spec, steps: int, lengths: Lengths | None, reset: Flags | None, mask: Flags | None
-) -> list[Schedule]:
-    """One Schedule per direction, shared by all layers.
-
-    A reset at t is a boundary between t-1 and t: the forward direction meets it before step t, the reverse direction
-    before step t-1. One beyond the end of its row is no boundary.
-    """
-    live = None if lengths is None else np.arange(steps)[:, None] < lengths
-    run = live if mask is None else mask if live is None else mask & live
-    if reset is not None and live is not None:
-        reset = reset & live
-    out = [Schedule(False, reset, run, live)]
-    if spec.bidirectional:
-        backward = None
-        if reset is not None:
-            backward = np.zeros_like(reset)
-            backward[:-1] = reset[1:]
-        out.append(Schedule(True, backward, run, live))
-    return out
-
-
-def states_before(states: Array, initial: Array | None, schedule: Schedule) -> Array:
-    """State (T, N, H) that the cell saw at every step that it ran, from the states after every step.
-
-    Elsewhere the values mean nothing.
-    """
-    before = np.empty(states.shape, states.dtype)
-    first = 0 if initial is None else initial
-    if schedule.reverse:
-        before[:-1] = states[1:]
-        before[-1:] = first
-        if schedule.live is not None:  # a row starts at its own end, not at T
-            start = ~schedule.live[1:, :, None]
-            np.copyto(before[:-1], first, where=start)
-    else:
-        before[1:] = states[:-1]
-        before[:1] = first
-    if schedule.zero is not None:
-        before[schedule.zero] = 0
-    return before
-
-
-def state_before(states: Array, initial: Array | None, schedule: Schedule, segment: slice) -> Array | None:
-    """State (N, H) before a segment, from the states (T, N, H) after every step; None: zeros."""
-    edge = segment.stop if schedule.reverse else segment.start - 1
-    if edge in (-1, len(states)):
-        return initial
-    after: Array = states[edge]
-    if not schedule.reverse or schedule.live is None:
-        return after
-    first = after.dtype.type(0) if initial is None else initial
-    before: Array = np.where(schedule.live[edge, :, None], after, first)
-    return before
-
+from .._spec import Regularisers, Spec
+from ._schedule import Array, Flags, Lengths, Schedule, schedules, state_before, states_before
 
 _forced_segment = 0
 
@@ -275,7 +183,7 @@ class Twin:
     def forward(
         self, packed: Packed, x: Array, y: Array, h0: Array | None, c0: Array | None, hn: Array, cn: Array | None,
         lengths: Lengths | None, reset: Flags | None, mask: Flags | None, dropout: Array | None,
-        tape: TapeBuffer | None, packing: Packing | None = None,
+        tape: TapeBuffer | None, packing: Packing | None = None, regular: Regularisers | None = None,
     ) -> None:  # fmt: skip
         """Run the stack on x (T, N, I) into y (T, N, D*H), hn, cn (L*D, N, H); keep in `tape` what backward needs.
 
@@ -286,7 +194,7 @@ class Twin:
             inside = np.empty((packing.steps, packing.batch, y.shape[2]), y.dtype)
             self.forward(
                 packed, packing.spread(x), inside, h0, c0, hn, cn, packing.lengths, packing.spread(reset),
-                packing.spread(mask), packing.spread_layers(dropout), tape,
+                packing.spread(mask), packing.spread_layers(dropout), tape, None, regular,
             )  # fmt: skip
             packing.gather(inside, y)
             return
@@ -303,7 +211,7 @@ class Twin:
                     out = np.empty((steps, batch, y.shape[2]), spec.dtype) if tape is None else tape.outputs[layer]
                 for direction, schedule in enumerate(plan):
                     k = layer * spec.directions + direction
-                    self._forward_one(packed, k, x, out, h0, c0, hn, cn, schedule, tape, scratch)
+                    self._forward_one(packed, k, x, out, h0, c0, hn, cn, schedule.of(k, regular), tape, scratch)
                 x = out
                 if dropout is not None and layer < spec.num_layers - 1:
                     x = x * dropout[layer]
@@ -340,6 +248,7 @@ class Twin:
         dy: Array | None, dhn: Array | None, dcn: Array | None, dx: Array | None, dh0: Array | None,
         dc0: Array | None, dweights: Array | None, lengths: Lengths | None, reset: Flags | None, mask: Flags | None,
         dropout: Array | None, retain: bool, accumulate: bool, packing: Packing | None = None,
+        regular: Regularisers | None = None,
     ) -> None:  # fmt: skip
         """Gradients dx, dh0, dc0 and dweights of a loss, given its gradients dy, dhn, dcn; None: not wanted, or zero.
 
@@ -351,7 +260,7 @@ class Twin:
             self.backward(
                 packed, tape, packing.spread(x), packing.spread(y), h0, c0, packing.spread(dy), dhn, dcn, inside,
                 dh0, dc0, dweights, packing.lengths, packing.spread(reset), packing.spread(mask),
-                packing.spread_layers(dropout), retain, accumulate,
+                packing.spread_layers(dropout), retain, accumulate, None, regular,
             )  # fmt: skip
             if dx is not None and inside is not None:
                 packing.gather(inside, dx)
@@ -369,8 +278,9 @@ class Twin:
                 dsource = dx if layer == 0 else np.empty(source.shape, spec.dtype)
                 if dsource is not None:
                     dsource[...] = 0
-                for direction, schedule in enumerate(plan):
+                for direction, shared in enumerate(plan):
                     k = layer * spec.directions + direction
+                    schedule = shared.of(k, regular)
                     half = _half(spec, out, k)
                     dh = _state(spec, spec.output_size, x.shape[1], None if dhn is None else dhn[k])
                     dc = None
@@ -387,6 +297,7 @@ class Twin:
                             packed.weights[k], saved, None if dhalf is None else dhalf[part], dh, dc, run
                         )
                         below = None if dsource is None else dsource[part]
+                        saved = replace(saved, h_before=run.entering(saved.h_before))  # what U multiplied
                         self._products(packed, k, source[part], saved, dgates, extra, run.run, below, wanted)
                     if dh0 is not None:
                         dh0[k] = dh
