@@ -434,14 +434,13 @@ def _optional(
 
 def _new_output(spec: Spec, steps: int, batch: int, batch_first: bool, dtype: npt.DTypeLike) -> Array:
     """y as (T, N, D*H), dense in the layout of the user."""
-    shape = (steps, batch, spec.directions * spec.output_size)
+    shape = (*((batch, steps) if batch_first else (steps, batch)), spec.directions * spec.output_size)
     try:
-        if batch_first:
-            return backends.empty((batch, steps, shape[2]), dtype).transpose(1, 0, 2)
-        return backends.empty(shape, dtype)
+        y = backends.empty(shape, dtype)
     except ValueError as error:  # x can be huge without memory of its own: np.broadcast_to
         message = f"y of shape {shape} is more than this machine can address"
         raise ValueError(message) from error
+    return y.swapaxes(0, 1) if batch_first else y
 
 
 def _new_state(spec: Spec, batch: int, dtype: npt.DTypeLike) -> tuple[Array, Array | None]:

@@ -240,36 +240,7 @@ cdef inline int64_t stride(array, int axis) noexcept:
     return cnp.PyArray_STRIDE(array, axis) // cnp.PyArray_ITEMSIZE(array)
 
 
-ctypedef fused args_t:
-    fastrnn_forward_args
-    fastrnn_backward_args
-
-
-cdef struct Extent:
-    int64_t steps
-    int64_t batch
-    int64_t rows  # packed, else 0
-
-
-cdef Extent extent(x, packing):
-    cdef Extent e
-    if packing is None:
-        e.steps, e.batch, e.rows = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), 0
-    else:  # without any row T is 0, and nothing is packed
-        e.steps, e.batch, e.rows = packing.steps, packing.batch, cnp.PyArray_DIM(x, 0)
-    return e
-
-
-cdef set_rows(args_t* a, lengths, packing):
-    if packing is None or packing.steps == 0:
-        a.lengths = <const int64_t*>data(lengths)
-    else:
-        a.offsets = <const int64_t*>data(packing.offsets)
-        a.batch_sizes = <const int64_t*>data(packing.batch_sizes)
-        a.places = <const int64_t*>data(packing.places)
-
-
-include "_regular.pxi"
+include "_arguments.pxi"
 
 
 def forward(
