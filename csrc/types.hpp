@@ -172,8 +172,9 @@ struct InputGradArgs {
 constexpr int64_t outer_whole_bytes = 1536, outer_part_bytes = 384, outer_part_rows = 512;
 
 // Rows up to which dW is written in place (kernels/unpacked.hpp) rather than summed up by panels and transposed. A forward and
-// backward with 24 to 48 rows took 0.76 to 0.95 of the time at I=H=256, 512, 1.0 at 64 (LSTM and RNN, one thread, Zen 4).
-constexpr int64_t unpacked_gradient_rows = 64;
+// backward with 24 to 48 rows took 0.76 to 0.95 of the time at I=H=256, 512, 1.0 at 64; with 100 rows 0.94 at I=H=1024, 0.96 at
+// 512, 0.98 at 256, 1.0 at 128; with 200 to 400 rows 0.99 to 1.06 (LSTM, GRU and RNN, one thread, Zen 4).
+constexpr int64_t unpacked_gradient_rows = 128;
 
 struct WeightGradArgs {
   Layout layout;
