@@ -216,7 +216,7 @@ FR_INLINE void outer_product_rh(const WeightGradArgs& g, int64_t begin, int64_t 
 // to[row(j, v)][k] (= or +=) from[k][j][v]: a panel's sums back to PyTorch's order, 64 k at a time: 16 KB of sums stay in L1
 // and each row is written four lines on end (one line at a time, their misses cost as much as the product at T*N = 100).
 template <class T>
-FR_INLINE void write_out(T* to, int64_t K, const T* from, int count, const PanelRows& rows,
+FR_TILE void write_out(T* to, int64_t K, const T* from, int count, const PanelRows& rows,
                          bool accumulate) {
   constexpr int VL = lanes<T>;
   for (int64_t k0 = 0; k0 < K; k0 += 64) {

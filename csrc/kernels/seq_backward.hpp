@@ -107,7 +107,7 @@ struct StateWeights {
 
 // out[n[i]] [Hp] (= or +=) dG[row + i] U for i < count: one step's product.
 template <class T>
-void step_product(const GateView<T>& g, int64_t row, int64_t count, const StateWeights<T>& u,
+FR_TILE void step_product(const GateView<T>& g, int64_t row, int64_t count, const StateWeights<T>& u,
                   const int64_t* n, T* out, int64_t Hp, bool add, Range columns) {
   if (u.packed != nullptr) {
     for_column_blocks<T>(columns, Hp, [&](auto nv, int64_t column) FR_FLAT {
@@ -207,7 +207,7 @@ void zero_state_grad(const BackwardArgs& b, int64_t n, Range units) {
 
 // Masked (t, n): y repeats h, so its gradient joins dh; a reset there ends both.
 template <class T>
-void held_rows(const BackwardArgs& b, int64_t step, Range units) {
+FR_TILE void held_rows(const BackwardArgs& b, int64_t step, Range units) {
   constexpr int VL = lanes<T>;
   for (int64_t i = b.tables.held_first[step]; i < b.tables.held_first[step + 1]; ++i) {
     const int64_t n = b.tables.held_n[i];
@@ -238,7 +238,7 @@ FR_INLINE void state_product(const BackwardArgs& b, const StepRows& rows, void* 
 
 // Gradients end at a reset before the step.
 template <class T>
-FR_INLINE void cut_rows(const BackwardArgs& b, int64_t step, Range units) {
+FR_TILE void cut_rows(const BackwardArgs& b, int64_t step, Range units) {
   if (b.rows->seq.reset == nullptr) return;
   const StepRows rows = rows_of(b, step);
   for (int64_t row = rows.begin; row < rows.end; ++row) {
