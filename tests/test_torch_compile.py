@@ -134,4 +134,4 @@ def test_operators_are_sound() -> None:
         h = torch.zeros(1, N, H, requires_grad=True)
         x = torch.randn(T, N, I, requires_grad=True)
         args = (cell, "tanh", "TNI", False, 1, True, x, h, h.detach().clone() if cell == "lstm" else None)
-        torch.library.opcheck(torch.ops.fastrnn.recurrent.default, (*args, list(net.parameters()), None, None))
+        torch.library.opcheck(torch.ops.fastrnn.recurrent.default, (*args, list(net.parameters()), None, []))

@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._spec import Regularisers
 from . import autograd, cache, routes
-from .autograd import Call
+from .call import Call
+from .draws import NOTHING, Drawn, Rates
 
 # The operators have one form for all calls: absent states and reset flags are None, a cell is a layout.
 LAYOUTS = ("TNI", "NTI", "NI", "rows")
@@ -44,19 +46,19 @@ def _extent(layout: str, shape: Sequence[Any]) -> tuple[Any, Any]:
 # Written out: PyTorch 2.4 cannot read them off annotations that are not evaluated.
 _INPUTS = (
     "str cell, str act, str layout, bool both, int layers, bool biases, "
-    "Tensor x, Tensor h0, Tensor? c0, Tensor[] params, Tensor? sizes, Tensor? dropout"
+    "Tensor x, Tensor h0, Tensor? c0, Tensor[] params, Tensor? sizes, Tensor[] drawn"
 )
 
 
 @torch.library.custom_op("fastrnn::recurrent", mutates_args=(), schema=f"({_INPUTS}) -> (Tensor, Tensor, Tensor)")
 def recurrent(
     cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
-    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
+    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, drawn: list[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y, hn and cn; cn is empty where there is none, and y that of a cell."""
     call = _call(cell, act, layout, both, layers, biases, x, params, sizes)
     with torch.no_grad():
-        outputs = autograd.forward(call, x, h0, c0, _array(dropout), keep=False)[0]
+        outputs = autograd.forward(call, x, h0, c0, _drawn(call, drawn), keep=False)[0]
     if layout == "NI":
         outputs = (outputs[0].clone(), *outputs)
     return outputs[0], outputs[1], outputs[2] if len(outputs) == 3 else x.new_empty(0)
@@ -65,7 +67,7 @@ def recurrent(
 @recurrent.register_fake
 def _(
     cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
-    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
+    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, drawn: list[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     hidden = params[1].shape[1] * (1 + both)
     if layout == "NTI":
@@ -82,12 +84,12 @@ def _(
 )
 def recurrent_backward(
     cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
-    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
+    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, drawn: list[Tensor],
     y: Tensor, dy: Tensor, dhn: Tensor, dcn: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
     """Gradients of x, h0, c0 if there is one, and each weight."""
     call = _call(cell, act, layout, both, layers, biases, x, params, sizes)
-    factors = _array(dropout)
+    factors = _drawn(call, drawn)
     with torch.no_grad():
         _, y, tape = autograd.forward(call, x, h0, c0, factors, keep=True)
         wanted = [True, True, c0 is not None, *[True] * len(params)]
@@ -100,7 +102,7 @@ def recurrent_backward(
 @recurrent_backward.register_fake
 def _(
     cell: str, act: str, layout: str, both: bool, layers: int, biases: bool,
-    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, dropout: Tensor | None,
+    x: Tensor, h0: Tensor, c0: Tensor | None, params: list[Tensor], sizes: Tensor | None, drawn: list[Tensor],
     y: Tensor, dy: Tensor, dhn: Tensor, dcn: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
     like = [h0, *([] if c0 is None else [c0]), *params]
@@ -108,18 +110,42 @@ def _(
     return [dx, *[t.new_empty(t.shape) for t in like]]
 
 
-def _array(tensor: Tensor | None) -> Any:
-    return None if tensor is None else np.ascontiguousarray(tensor.detach().numpy())
+def _drawn(call: Call, tensors: Sequence[Tensor]) -> Drawn:
+    """What `_draw` made. The compiler may have chosen other strides."""
+    if not tensors:
+        return NOTHING
+    dropout, mask, *zones = (np.ascontiguousarray(t.detach().numpy()) if t.numel() else None for t in tensors)
+    spec = call.spec
+    shape = (spec.num_layers * spec.directions, call.steps, call.batch, spec.hidden_size)
+    zone_h, zone_c = (None if zone is None else np.broadcast_to(zone, shape) for zone in zones)
+    return Drawn(dropout, Regularisers(mask, zone_h, zone_c))
+
+
+def _draw(x: Tensor, h0: Tensor, steps: Any, width: Any, layers: int, p: float, rates: Rates | None) -> list[Tensor]:
+    """As `draws.draw`, in the graph's operations: dropout, mask, zone_h and zone_c, empty where not on; [] of none."""
+    p = p if layers > 1 else 0.0
+    if not p and rates is None:
+        return []
+    rates = rates or Rates(0.0, 0.0, 0.0, False)
+    rows, batch, hidden = h0.shape
+    none = x.new_empty(0)
+    dropout = torch.nn.functional.dropout(x.new_ones((layers - 1, steps, batch, width)), p) if p else none
+    mask = torch.nn.functional.dropout(x.new_ones((rows, batch, hidden)), rates.recurrent) if rates.recurrent else none
+    shape = (rows, steps, batch, hidden) if rates.drawn else (hidden,)
+    zones = [x.new_full(shape, z) if z else none for z in (rates.zone_h, rates.zone_c)]
+    return [dropout, mask, *[zone.bernoulli() if rates.drawn and zone is not none else zone for zone in zones]]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, h0, c0, params, sizes, dropout = inputs[6:]
-    ctx.save_for_backward(x, h0, c0, sizes, dropout, output[0], *params)
+    x, h0, c0, params, sizes, drawn = inputs[6:]
+    ctx.save_for_backward(x, h0, c0, sizes, output[0], *drawn, *params)
+    ctx.drawn = len(drawn)
     ctx.statics = inputs[:6]
 
 
 def _derive(ctx: Any, dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | None) -> tuple[Any, ...]:
-    x, h0, c0, sizes, dropout, y, *params = ctx.saved_tensors
+    x, h0, c0, sizes, y, *rest = ctx.saved_tensors
+    drawn, params = rest[: ctx.drawn], rest[ctx.drawn :]
     dy = torch.zeros_like(y) if dy is None else dy
     dhn = torch.zeros_like(h0) if dhn is None else dhn
     if c0 is not None and dcn is None:
@@ -127,17 +153,17 @@ def _derive(ctx: Any, dy: Tensor | None, dhn: Tensor | None, dcn: Tensor | None)
     if ctx.statics[2] == "NI":
         dhn = dhn + dy
     grads = torch.ops.fastrnn.recurrent_backward(
-        *ctx.statics, x, h0, c0, params, sizes, dropout, y, dy, dhn, None if c0 is None else dcn
+        *ctx.statics, x, h0, c0, params, sizes, drawn, y, dy, dhn, None if c0 is None else dcn
     )
     dx, dh0, *rest = grads
     dc0 = rest.pop(0) if c0 is not None else None
-    return (*[None] * 6, dx, dh0, dc0, rest, None, None)
+    return (*[None] * 6, dx, dh0, dc0, rest, None, [None] * len(drawn))
 
 
 recurrent.register_autograd(_derive, setup_context=_setup_context)
 
 
-def sequence(cell: str, act: str, args: tuple[Any, ...]) -> Any:
+def sequence(cell: str, act: str, args: tuple[Any, ...], rates: Rates | None = None) -> Any:
     """What a call of `torch._VF.lstm` and the like becomes while it is compiled; None: PyTorch's own."""
     sizes = None
     if isinstance(args[3], bool):
@@ -152,17 +178,12 @@ def sequence(cell: str, act: str, args: tuple[Any, ...]) -> Any:
     if len(params) != layers * (1 + both) * (4 if biases else 2) or not _ours(tensors):
         return None
     layout = "rows" if sizes is not None else "NTI" if first else "TNI"
-    dropout = None
-    if train and p > 0 and layers > 1:
-        width = params[1].shape[1] * (1 + both)
-        # Of packed data it is drawn for the padded batch: T is not known while compiling, so this is PyTorch's.
-        if sizes is not None:
-            return None
-        shape = (layers - 1, x.shape[1] if first else x.shape[0], x.shape[0] if first else x.shape[1], width)
-        ones = torch.ones(shape, dtype=x.dtype)
-        dropout = torch.nn.functional.dropout(ones, p)
+    p = p if train else 0.0
+    if sizes is not None and p and layers > 1:
+        return None  # drawn for all rows, whose number is not known while compiling: this is PyTorch's
+    drawn = _draw(x, h0, x.shape[1 if first else 0], params[1].shape[1] * (1 + both), layers, p, rates)
     y, hn, cn = torch.ops.fastrnn.recurrent(
-        cell, act, layout, both, layers, biases, x, h0, c0, list(params), sizes, dropout
+        cell, act, layout, both, layers, biases, x, h0, c0, list(params), sizes, drawn
     )
     return (y, hn, cn) if cell == "lstm" else (y, hn)
 
@@ -176,7 +197,7 @@ def step(cell: str, act: str, args: tuple[Any, ...]) -> Any:
     tensors = [x, h0, *params] if c0 is None else [x, h0, c0, *params]
     if not _ours(tensors):
         return None
-    hn, _, cn = torch.ops.fastrnn.recurrent(cell, act, "NI", False, 1, biases, x, h0, c0, params, None, None)
+    hn, _, cn = torch.ops.fastrnn.recurrent(cell, act, "NI", False, 1, biases, x, h0, c0, params, None, [])
     return (hn, cn) if cell == "lstm" else hn
 
 

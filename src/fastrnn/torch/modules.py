@@ -1,4 +1,4 @@
-"""PyTorch's recurrent modules on fastrnn, patched or not, with two arguments more.
+"""PyTorch's recurrent modules on fastrnn, patched or not, with `lengths`, `reset` and regularisers.
 
 They are subclasses: `isinstance`, `state_dict`, pickling, `flatten_parameters` and every option are PyTorch's, and so
 are the forward methods, in which only the functions at the bottom are others.
@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
-from .. import _validate
-from . import autograd, routes
-from .patch import OURS
+from .. import _validate, _validate_regularisers
+from . import autograd, compile, routes
+from .draws import Rates
+from .patch import OURS, is_exporting
 from .report import count
 
 _FUNCTIONS = SimpleNamespace(**OURS)
@@ -33,7 +35,23 @@ def _on_fastrnn(forward: Callable[..., Any]) -> Callable[..., Any]:
 class _Sequence(torch.nn.RNNBase):
     """What the three have in common; not made by itself."""
 
+    # Of modules that were pickled before there were any.
+    recurrent_dropout: float = 0.0
+    zoneout: float | tuple[float, float] = 0.0
+
     _plain: Callable[..., Any]
+
+    def __init__(
+        self, *args: Any, recurrent_dropout: float = 0.0, zoneout: float | tuple[float, float] = 0.0, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.recurrent_dropout = _validate.fraction("recurrent_dropout", recurrent_dropout)
+        h, c = _validate_regularisers.zoneout_rates(zoneout, self.mode.lower())
+        self.zoneout = (h, c) if self.mode == "LSTM" and h != c else h
+
+    def extra_repr(self) -> str:
+        names = [name for name in ("recurrent_dropout", "zoneout") if getattr(self, name)]
+        return super().extra_repr() + "".join(f", {name}={getattr(self, name)}" for name in names)
 
     def forward(self, input: Any, hx: Any = None, *, lengths: Any = None, reset: Any = None) -> Any:
         """As of the module of PyTorch with this name, and:
@@ -52,56 +70,132 @@ class _Sequence(torch.nn.RNNBase):
         TypeError, ValueError
             lengths or reset that do not fit.
         RuntimeError
-            lengths or reset where only PyTorch can compute: another device or dtype, autocast, a projection, ...
+            lengths, reset, recurrent_dropout or zoneout where only PyTorch can compute: another device or dtype,
+            autocast, a projection, ...
         """
-        if lengths is None and reset is None:
+        rates = self._rates()
+        if lengths is None and reset is None and rates is None:
             return self._plain(input, hx)
-        return self._ragged(input, hx, lengths, reset)
+        if (
+            lengths is None
+            and reset is None
+            and torch.compiler.is_compiling()
+            and not isinstance(input, PackedSequence)
+        ):
+            return self._dense(input, hx, None, None, rates)
+        return self._uncompiled(input, hx, lengths, reset, rates)
+
+    def _rates(self) -> Rates | None:
+        """What regularises this call, if anything does."""
+        dropout, zoneout = self.recurrent_dropout if self.training else 0.0, self.zoneout
+        if not dropout and not zoneout:
+            return None
+        h, c = zoneout if isinstance(zoneout, tuple) else (zoneout, zoneout if self.mode == "LSTM" else 0.0)
+        return Rates(dropout, h, c, self.training)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def _ragged(self, x: Any, hx: Any, lengths: Any, reset: Any) -> Any:
-        if not isinstance(x, Tensor) or x.dim() != 3:
-            message = f"input is {type(x).__name__}; with lengths or reset it must be a 3-D tensor"
+    def _uncompiled(self, x: Any, hx: Any, lengths: Any, reset: Any, rates: Rates | None) -> Any:
+        if not isinstance(x, PackedSequence):
+            return self._dense(x, hx, lengths, reset, rates)
+        if lengths is not None or reset is not None:
+            message = "input is a PackedSequence; with lengths or reset it must be a 3-D tensor"
             raise ValueError(message)
+        data, sizes, order, back = x
+        hx = self._zeros(data, int(sizes[0])) if hx is None else self.permute_hidden(hx, order)
+        self.check_forward_args(data, hx, sizes)
+        y, state = self._run(data, hx, sizes, None, None, rates)
+        return PackedSequence(y, sizes, order, back), self.permute_hidden(state, back)
+
+    def _dense(self, x: Any, hx: Any, lengths: Any, reset: Any, rates: Rates | None) -> Any:
+        alone = isinstance(x, Tensor) and x.dim() == 2 and lengths is None and reset is None
+        if not alone and (not isinstance(x, Tensor) or x.dim() != 3):
+            what = f"{x.dim()}-D" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            message = f"input is {what}; it must be a 3-D tensor, or without lengths and reset a 2-D one"
+            raise ValueError(message)
+        if alone:
+            axis = 0 if self.batch_first else 1
+            hx = None if hx is None else _each(hx, lambda state: state.unsqueeze(1))
+            y, state = self._dense(x.unsqueeze(axis), hx, None, None, rates)
+            return y.squeeze(axis), _each(state, lambda state: state.squeeze(1))
         batch, steps = (x.shape[0], x.shape[1]) if self.batch_first else (x.shape[1], x.shape[0])
         if lengths is not None:
             lengths = _validate.lengths(lengths, steps, batch, True)
         if reset is not None:
             reset = _validate.flags("reset", reset, steps, batch, True, self.batch_first, True)
-        if hx is None:
-            shape = (self.num_layers * (1 + self.bidirectional), batch, self.hidden_size)
-            hx = tuple(x.new_zeros(shape) for _ in range(2)) if self.mode == "LSTM" else x.new_zeros(shape)
+        hx = self._zeros(x, batch) if hx is None else hx
         self.check_forward_args(x, hx, None)
-        name = self.mode.lower()
-        reason = routes.context()
-        if not reason:
+        return self._run(x, hx, None, lengths, reset, rates)
+
+    def _zeros(self, x: Tensor, batch: int) -> Any:
+        """The state before the first step where none is given."""
+        shape = (self.num_layers * (1 + self.bidirectional), batch, self.hidden_size)
+        return tuple(x.new_zeros(shape) for _ in range(2)) if self.mode == "LSTM" else x.new_zeros(shape)
+
+    def _run(self, x: Tensor, hx: Any, sizes: Any, lengths: Any, reset: Any, rates: Rates | None) -> Any:
+        name, p = self.mode.lower(), self.dropout if self.training else 0.0
+        made = None
+        if torch.compiler.is_compiling():
+            reason = "the compiler cannot take it" if not is_exporting() else "export"
+            if not is_exporting():
+                args = (x, hx, self._flat_weights, self.bias, self.num_layers, self.dropout, self.training,
+                        self.bidirectional, self.batch_first)  # fmt: skip
+                made = compile.sequence(*routes.SEQUENCES[name], args, rates)
+        elif not (reason := routes.context()):
             call, x, h0, c0, params, reason = routes.prepared(
                 *routes.SEQUENCES[name], x, hx, self._flat_weights, self.bias, self.num_layers,
-                self.dropout if self.training else 0.0, self.bidirectional, self.batch_first, None, lengths, reset,
+                p, self.bidirectional, self.batch_first, sizes, lengths, reset, rates,
             )  # fmt: skip
-        if reason:
-            message = f"lengths and reset are not PyTorch's, and fastrnn does not compute this call: {reason}"
+            if call is not None:
+                count(name, reason)
+                made = autograd.run(call, x, h0, c0, params)
+        if made is None:
+            message = (
+                "lengths, reset, recurrent_dropout and zoneout are not PyTorch's, "
+                f"and fastrnn does not compute this call: {reason}"
+            )
             raise RuntimeError(message)
-        count(name, reason)
-        assert call is not None
-        y, *last = autograd.run(call, x, h0, c0, params)
+        y, *last = made
         return y, tuple(last) if self.mode == "LSTM" else last[0]
 
 
+def _each(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Of h, or of h and c."""
+    return tuple(change(part) for part in state) if isinstance(state, tuple | list) else change(state)
+
+
 class LSTM(_Sequence, torch.nn.LSTM):
-    """`torch.nn.LSTM` on fastrnn, with `lengths` and `reset`."""
+    """`torch.nn.LSTM` on fastrnn, with `lengths` and `reset`, and two arguments more.
+
+    Parameters
+    ----------
+    recurrent_dropout : float
+        Probability with which training keeps a unit of h from the recurrent product, the same units at every step of a
+        call: see `fastrnn.LSTM`.
+    zoneout : float or (float, float)
+        Probability with which training leaves a unit of the state as it was, drawn anew at every step; a pair is for h
+        and for c. Otherwise the state has its expectation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Probabilities that are none, named; what PyTorch raises for its own arguments.
+
+    Notes
+    -----
+    PyTorch's generator draws, for a call: dropout between layers, recurrent dropout, zoneout of h, zoneout of c.
+    """
 
     _plain = _on_fastrnn(torch.nn.LSTM.forward)
 
 
 class GRU(_Sequence, torch.nn.GRU):
-    """`torch.nn.GRU` on fastrnn, with `lengths` and `reset`."""
+    """`torch.nn.GRU` on fastrnn, with the arguments that `LSTM` adds; zoneout is a number."""
 
     _plain = _on_fastrnn(torch.nn.GRU.forward)
 
 
 class RNN(_Sequence, torch.nn.RNN):
-    """`torch.nn.RNN` on fastrnn, with `lengths` and `reset`."""
+    """`torch.nn.RNN` on fastrnn, with the arguments that `LSTM` adds; zoneout is a number."""
 
     _plain = _on_fastrnn(torch.nn.RNN.forward)
 

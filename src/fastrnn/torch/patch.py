@@ -41,7 +41,7 @@ def _routed(name: str, original: Callable[..., Any], *, always: bool) -> Callabl
         if not (always or _installed):  # somebody kept it, or put a function of theirs on top
             return original(*args, **kwargs)
         if torch.compiler.is_compiling():
-            made = None if kwargs or _is_exporting() else compiled(kind, nonlinearity, args)
+            made = None if kwargs or is_exporting() else compiled(kind, nonlinearity, args)
             return original(*args, **kwargs) if made is None else made
         call, x, h0, c0, params, reason = parse(kind, nonlinearity, args, kwargs)
         count(name, reason)
@@ -54,7 +54,7 @@ def _routed(name: str, original: Callable[..., Any], *, always: bool) -> Callabl
     return function
 
 
-_is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # since PyTorch 2.7
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)  # since PyTorch 2.7
 ORIGINALS: dict[str, Callable[..., Any]] = {
     name: getattr(torch._VF, name) for name in (*routes.SEQUENCES, *routes.CELLS)
 }

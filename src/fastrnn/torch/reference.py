@@ -16,12 +16,14 @@ from .._spec import Spec
 
 def stack(
     spec: Spec, x: Tensor, h0: Tensor | None, c0: Tensor | None, params: Sequence[Tensor],
-    active: Tensor | None, reset: Tensor | None, dropout: Tensor | None,
+    active: Tensor | None, reset: Tensor | None, dropout: Tensor | None, mask: Tensor | None, zone_h: Tensor | None,
+    zone_c: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
     """y (T, N, D*H), hn and cn (L*D, N, H) of x (T, N, I).
 
     `active` (T, N, 1) is False where a row has ended, `reset` (T, N, 1) True where the state is zero before the step,
-    and `dropout` (L-1, T, N, D*H) holds the factors between layers.
+    and `dropout` (L-1, T, N, D*H) holds the factors between layers. `mask` (L*D, N, H), `zone_h` and `zone_c`
+    (L*D, T, N, H) are those of `Regularisers`.
     """
     each = 4 if spec.bias else 2
     shape = (spec.num_layers * spec.directions, x.shape[1], spec.hidden_size)
@@ -35,7 +37,8 @@ def stack(
         for direction in range(spec.directions):
             index = layer * spec.directions + direction
             weights = params[each * index : each * (index + 1)]
-            y, h, c = _direction(spec, x, h0[index], c0[index], weights, active, reset, bool(direction))
+            own = [None if given is None else given[index] for given in (mask, zone_h, zone_c)]
+            y, h, c = _direction(spec, x, h0[index], c0[index], weights, active, reset, own, bool(direction))
             halves.append(y)
             last_h.append(h)
             last_c.append(c)
@@ -45,15 +48,18 @@ def stack(
 
 def _direction(
     spec: Spec, x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor],
-    active: Tensor | None, reset: Tensor | None, reverse: bool,
+    active: Tensor | None, reset: Tensor | None, regular: Sequence[Tensor | None], reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     steps = x.shape[0]
+    mask, zone_h, zone_c = regular
     y: list[Tensor] = [h] * steps
     for t in reversed(range(steps)) if reverse else range(steps):
         cut = t + 1 if reverse else t  # reset[t] lies between steps t-1 and t, whichever comes first
         if reset is not None and cut < steps:
             h, c = h.masked_fill(reset[cut], 0), c.masked_fill(reset[cut], 0)
-        new_h, new_c = _step(spec, x[t], h, c, weights)
+        new_h, new_c = _step(spec, x[t], h, c, weights, mask)
+        new_h = new_h if zone_h is None else zone_h[t] * h + (1 - zone_h[t]) * new_h
+        new_c = new_c if zone_c is None else zone_c[t] * c + (1 - zone_c[t]) * new_c
         if active is None:
             y[t], h, c = new_h, new_h, new_c
         else:
@@ -62,9 +68,11 @@ def _direction(
     return torch.stack(y), h, c
 
 
-def _step(spec: Spec, x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _step(
+    spec: Spec, x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor], mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
     from_x = torch.nn.functional.linear(x, weights[0], weights[2] if spec.bias else None)
-    from_h = torch.nn.functional.linear(h, weights[1], weights[3] if spec.bias else None)
+    from_h = torch.nn.functional.linear(h if mask is None else h * mask, weights[1], weights[3] if spec.bias else None)
     if spec.cell == "gru":
         (r_x, z_x, n_x), (r_h, z_h, n_h) = from_x.chunk(3, 1), from_h.chunk(3, 1)
         z = torch.sigmoid(z_x + z_h)

@@ -16,8 +16,9 @@ from torch.autograd import forward_ad
 from torch.utils._device import DeviceContext
 
 from .._packing import Packing
-from .autograd import Call
 from .cache import DTYPES, PLAIN, Array, Snapshot, is_plain, snapshot
+from .call import Call
+from .draws import Rates
 from .report import OURS
 
 # function of torch._VF -> cell, nonlinearity
@@ -110,7 +111,7 @@ def sequence(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[s
 
 def prepared(
     kind: str, nonlinearity: str, x: Any, hx: Any, params: Any, biases: Any, layers: Any, p: Any, both: Any, first: Any,
-    sizes: Any = None, lengths: Any = None, reset: Any = None,
+    sizes: Any = None, lengths: Any = None, reset: Any = None, rates: Rates | None = None,
 ) -> Parsed:  # fmt: skip
     """The call that these arguments make, or why they make none of ours."""
     if type(x) not in PLAIN:
@@ -133,7 +134,7 @@ def prepared(
             return *NOTHING, "batch sizes that are not in this machine's memory"
         if len(shape) != 2 or sizes.dtype is not torch.int64 or sizes.dim() != 1:
             return *NOTHING, "arguments that do not fit"
-        return _packed(weights, x, h0, c0, params, sizes, p)
+        return _packed(weights, x, h0, c0, params, sizes, p, rates)
     if len(shape) != 3 or 0 in shape or not 0 <= p <= 1:
         return *NOTHING, "arguments that do not fit"
     batch, steps = (shape[0], shape[1]) if first else (shape[1], shape[0])
@@ -141,7 +142,7 @@ def prepared(
     if shape[2] != spec.input_size or any(s.shape != wanted for s in states):
         return *NOTHING, "arguments that do not fit"
     follow_threads(weights.module)
-    call = Call(weights, "NTI" if first else "TNI", steps, batch, p, lengths, reset)
+    call = Call(weights, "NTI" if first else "TNI", steps, batch, p, lengths, reset, None, rates)
     return call, x, h0, c0, params, OURS
 
 
@@ -160,6 +161,7 @@ def _packed(
     params: Sequence[Tensor],
     sizes: Tensor,
     p: float,
+    rates: Rates | None,
 ) -> Parsed:
     """The call that the data and batch sizes of a PackedSequence make."""
     spec, counts = weights.spec, sizes.numpy()
@@ -172,15 +174,15 @@ def _packed(
     ):  # fmt: skip
         return *NOTHING, "arguments that do not fit"
     follow_threads(weights.module)
-    return packed_call(weights, counts, p), data, h0, c0, params, OURS
+    return packed_call(weights, counts, p, rates), data, h0, c0, params, OURS
 
 
-def packed_call(weights: Snapshot, counts: Array, p: float) -> Call:
+def packed_call(weights: Snapshot, counts: Array, p: float, rates: Rates | None = None) -> Call:
     """The call of a PackedSequence with these batch sizes."""
     counts = np.array(counts)  # the caller may change its own
     lengths = np.searchsorted(-counts, -np.arange(counts[0]), side="left")  # a row at place n has t if counts[t] > n
     packing = Packing(len(counts), lengths, batch_sizes=counts)
-    return Call(weights, "rows", packing.steps, packing.batch, p, lengths, None, packing)
+    return Call(weights, "rows", packing.steps, packing.batch, p, lengths, None, packing, rates)
 
 
 def cell(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Parsed:

@@ -1,0 +1,89 @@
+"""What a recurrent call on tensors is, besides the tensors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .. import _validate
+from .._packing import Packing
+from .._spec import Spec
+from . import draws
+from .cache import Snapshot
+from .draws import Drawn, Rates
+
+Array = npt.NDArray[Any]
+
+
+class Call:
+    """What a call is besides its tensors.
+
+    Attributes
+    ----------
+    layout : {"TNI", "NTI", "rows", "NI"}
+        Of the input: time-major, batch first, the data of a PackedSequence, or one step of a cell.
+    packing : Packing or None
+        Of a PackedSequence, whose data (M, X) are (M, 1, X) here.
+    lengths, reset : ndarray or None
+        As the backends take them, time-major.
+    p, rates
+        Of dropout between layers, and of what regularises the recurrence, if anything does.
+    """
+
+    __slots__ = ("batch", "double", "layout", "lengths", "p", "packing", "rates", "reset", "snapshot", "spec", "steps")
+
+    def __init__(
+        self, snapshot: Snapshot, layout: str, steps: int, batch: int, p: float = 0.0,
+        lengths: Array | None = None, reset: Array | None = None, packing: Packing | None = None,
+        rates: Rates | None = None,
+    ) -> None:  # fmt: skip
+        self.snapshot, self.layout, self.steps, self.batch, self.p = snapshot, layout, steps, batch, p
+        self.lengths, self.reset, self.packing, self.rates = lengths, reset, packing, rates
+        self.spec: Spec = snapshot.spec
+        self.double = snapshot.double
+
+    def sequence(self, tensor: Tensor) -> Array:
+        """(T, N, features) of a tensor in the layout of the call, as kernels can walk through it."""
+        given = self.snapshot.see(tensor, self.double, self.layout == "NI")
+        if self.packing is not None:
+            given = given[:, None]
+        elif self.layout == "NTI":
+            given = given.transpose(1, 0, 2)
+        return given if _validate.fits(given) else np.ascontiguousarray(given)
+
+    def new(self, like: Tensor, features: int) -> Tensor:
+        """(T, N, features), dense: also of batch-first calls, of which PyTorch's outputs are transposed views too."""
+        shape = (self.steps, self.batch) if self.packing is None else (self.packing.rows, 1)
+        return like.new_empty((*shape, features))
+
+    def given(self, sequence: Tensor) -> Tensor:
+        """What `new` made, in the layout of the call."""
+        if self.packing is not None:
+            return sequence.squeeze(1)
+        return sequence.transpose(0, 1) if self.layout == "NTI" else sequence[0] if self.layout == "NI" else sequence
+
+    def state(self, tensor: Tensor | None) -> Array | None:
+        """(L*D, N, H), dense."""
+        if tensor is None:
+            return None
+        given = self.snapshot.see(tensor, self.double, self.layout == "NI")
+        return given if given.flags.c_contiguous else np.ascontiguousarray(given)
+
+    def new_state(self, like: Tensor, state: Tensor | None) -> Tensor:
+        """As PyTorch gives it: (N, H) of a cell, else (L*D, N, H)."""
+        if state is not None and state.is_contiguous():
+            return torch.empty_like(state)  # 0.9 us, by the shape 1.5
+        spec = self.spec
+        if self.layout == "NI":
+            return like.new_empty((self.batch, spec.hidden_size))
+        return like.new_empty((spec.num_layers * spec.directions, self.batch, spec.hidden_size))
+
+    def draw(self) -> Drawn:
+        """What is random in this call."""
+        if not self.p and self.rates is None:
+            return draws.NOTHING
+        return draws.draw(self.spec, self.steps, self.batch, self.p, self.rates, self.packing)
