@@ -101,7 +101,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "onnx.evaluator": {"onnx.kernel", "onnx.operators"},
     "onnx.kernel": {"onnx.operators", "functional", "_gates", "_validate", "backends"},
     "onnx.operators": set(),
-    "onnx.models": set(),
+    "onnx.models": {"onnx.operators"},
     "onnx.moves": set(),
     "onnx.export": {"_gates", "_recurrent"},
     "backends._threadpools": set(),
