@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 import fastrnn
 import fastrnn.onnx
 from conftest import make_layer, parts
-from onnx_cases import Node, random_node
+from onnx_cases import Node
 from problems import CELLS
 
 CLOSE: dict[str, Any] = {"rtol": 2e-5, "atol": 2e-6}
@@ -411,7 +411,7 @@ def test_nothing_to_do(steps: int, batch: int, direction: str) -> None:
     assert h.shape == c.shape == (ways, batch, 4)
 
 
-# -- reports and layers ------------------------------------------------------------------------------------------------
+# -- reports -----------------------------------------------------------------------------------------------------------
 
 
 def test_report_of_the_general_path() -> None:
@@ -421,34 +421,6 @@ def test_report_of_the_general_path() -> None:
     (place,) = fastrnn.onnx.report(node.model())
     assert (place.where, place.op_type) == ("general", "LSTM")
     assert place.why == "clip, activations HardSigmoid Tanh Tanh, peepholes"
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_layers_compute_what_nodes_compute(seed: int) -> None:
-    node = random_node(np.random.default_rng(seed), np.float64)
-    node.outputs = ("Y", "Y_h", "Y_c")
-    node.inputs = frozenset({"X", "sequence_lens", "initial_h", "initial_c"})
-    if node.attributes["direction"] == "reverse":
-        with pytest.raises(ValueError, match="reverse only"):
-            fastrnn.onnx.layers(node.model())
-        return
-    (layer,) = fastrnn.onnx.layers(node.model())
-    want = fastrnn.onnx.run(node.model(), node.feed())[0]
-    given = {key: node.tensors.get(f"initial_{key}") for key in "hc"}
-    if layer.batch_first:
-        given = {key: None if a is None else a.swapaxes(0, 1) for key, a in given.items()}
-    zero = np.zeros((1 + layer.bidirectional, want.shape[0 if layer.batch_first else 2], layer.hidden_size))
-    h, c = (zero if a is None else a for a in given.values())
-    y, _ = layer(node.tensors["X"], (h, c) if node.op == "LSTM" else h, lengths=node.tensors.get("sequence_lens"))
-    y = y.reshape(*y.shape[:2], 1 + layer.bidirectional, -1)
-    np.testing.assert_allclose(y if layer.batch_first else y.transpose(0, 2, 1, 3), want, rtol=1e-12)
-
-
-def test_layers_need_constant_weights() -> None:
-    node = lstm_node()
-    node.inputs = node.inputs | {"R"}
-    with pytest.raises(ValueError, match="R is computed by the model or is an input"):
-        fastrnn.onnx.layers(node.model())
 
 
 # -- export ------------------------------------------------------------------------------------------------------------
