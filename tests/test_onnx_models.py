@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper, parser
 import fastrnn
 import fastrnn.onnx
 from conftest import make_layer, parts
-from onnx_cases import Node, random_node
+from onnx_cases import Node
 from problems import CELLS
 
 CLOSE: dict[str, Any] = {"rtol": 2e-5, "atol": 2e-6}
@@ -136,6 +136,43 @@ def test_weights_in_files_beside_the_model(tmp_path: Path) -> None:
     np.testing.assert_allclose(fastrnn.onnx.run(path, node.feed())[0], node.expected()[0], **CLOSE)
     with pytest.raises(ValueError, match="files beside it"):
         fastrnn.onnx.run(path.read_bytes(), node.feed())
+    (tmp_path / "weights.bin").write_bytes(b"short")
+    with pytest.raises(ValueError, match=r"model\.onnx.* is damaged"):
+        fastrnn.onnx.Session(path)
+
+
+def test_constant_nodes_name_no_files_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.bin").write_bytes(bytes(8))
+    tensor = numpy_helper.from_array(np.zeros(2, np.float32), "k")
+    onnx.external_data_helper.set_external_data(tensor, "secret.bin", 0, 8)
+    tensor.ClearField("raw_data")
+    node = helper.make_node("Constant", [], ["y"], value=tensor)
+    graph = helper.make_graph([node], "one", [], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    for given in (model, model.SerializeToString()):
+        with pytest.raises(ValueError, match="files beside it"):
+            fastrnn.onnx.Session(given)
+
+
+def test_tensors_inside_nodes_are_checked() -> None:
+    tensor = numpy_helper.from_array(np.zeros(2, np.float32), "k")
+    tensor.data_type = 99
+    node = helper.make_node("Constant", [], ["y"], value=tensor)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2]) for name in "yxz"]
+    for more in ([], [helper.make_node("Relu", ["x"], ["z"])]):
+        graph = helper.make_graph([node, *more], "one", values[1:2] if more else [], values[:1])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+        with pytest.raises(ValueError, match="tensor 'k' is damaged"):
+            fastrnn.onnx.Session(model)
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.json", "m.textproto", "m.onnxtxt"])
+@pytest.mark.filterwarnings("ignore:The onnxtxt format")
+def test_damaged_files_in_every_form(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\x00 no {model")
+    with pytest.raises(ValueError, match=f"{name}' is damaged"):
+        fastrnn.onnx.Session(tmp_path / name)
 
 
 def test_the_rest_of_a_model_runs_in_the_evaluator() -> None:
@@ -230,12 +267,68 @@ def test_every_move_against_the_evaluator() -> None:
         assert not np.shares_memory(got, x), name
 
 
-def test_constants_cannot_be_changed_through_outputs() -> None:
+FIXED = "int64[1] zero = {0}, int64[1] one = {1}, int64[1] nine = {9}, int64[2] odd = {-1, 3}, int64[2] two = {2, 9}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "y = Gather (x, nine)", "y = Gather <axis = 7> (x, zero)", "y = Slice (x, zero, one, nine)",
+        "y, z = Split (x, odd)",
+        "y, z = Split <axis = 9> (x)", "y = Reshape (x, two)", "y = Concat <axis = 0> (x, d)", "y = Squeeze (x, one)",
+        "y = Transpose <perm = [0, 0, 1]> (x)", "y = Expand (x, nine)", "z = Relu (x) y = Gather (z, nine)",
+    ],
+)  # fmt: skip
+def test_moves_that_do_not_fit(text: str) -> None:
+    model = parser.parse_model(
+        f'<ir_version: 9, opset_import: ["" : 17]> bad (float[2, 3, 4] x) => (float[N] y) '
+        f"<{FIXED}, double[1, 3, 4] d = {{{', '.join(['0'] * 12)}}}> {{ {text} }}"
+    )
+    with pytest.raises(ValueError, match="evaluator: IndexError" if "Relu" in text else r"^\w+ node 'y"):
+        fastrnn.onnx.run(model, np.zeros((2, 3, 4), np.float32))
+
+
+def test_reshape_of_nothing() -> None:
     text = """
         <ir_version: 9, opset_import: ["" : 17]>
-        same (float[2] x) => (float[2] y, float[2] z) <float[2] kept = {1, 2}> { y = Identity (kept) z = Identity (x) }
+        none (float[T, N, 4] x) => (float[N] y, float[N] z) <int64[3] keep = {0, 0, -1}, int64[3] two = {0, -1, 2}>
+        { y = Reshape (x, keep) z = Reshape (x, two) }
     """
     session = fastrnn.onnx.Session(parser.parse_model(text))
+    for shape in ((0, 3), (2, 0), (0, 0), (2, 3)):
+        y, z = session.run(np.zeros((*shape, 4), np.float32))
+        assert (y.shape, z.shape) == ((*shape, 4), (shape[0], 2 * shape[1], 2))
+
+
+def test_concat_of_the_first_operator_set() -> None:
+    node = helper.make_node("Concat", ["x", "x"], ["y"])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy"]
+    graph = helper.make_graph([node], "one", values[:1], values[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 1)], ir_version=3)
+    assert fastrnn.onnx.run(model, np.zeros((2, 3), np.float32))[0].shape == (2, 6)
+
+
+def test_outputs_are_arrays_of_their_own() -> None:
+    text = """
+        <ir_version: 9, opset_import: ["" : 17]>
+        views (float[T, N, I] X, float[D, G, I] W, float[D, G, H] R) => (float[N] Y, float[N] a, float[N] b, float[N] Y)
+        <int64[1] one = {1}> { Y = RNN (X, W, R) a = Squeeze (Y, one) b = Expand (Y, one) }
+    """
+    feed = {"X": (3, 2, 4), "W": (1, 5, 4), "R": (1, 5, 5)}
+    outputs = fastrnn.onnx.run(parser.parse_model(text), {k: np.ones(v, np.float32) for k, v in feed.items()})
+    for k, output in enumerate(outputs):
+        assert output.flags.writeable
+        assert not any(np.shares_memory(output, other) for other in outputs[:k])
+
+
+@pytest.mark.parametrize("more", ["", "r = Relu (x)"], ids=["alone", "evaluator"])
+def test_constants_cannot_be_changed_through_outputs(more: str) -> None:
+    text = """
+        <ir_version: 9, opset_import: ["" : 17]>
+        same (float[2] x) => (float[2] y, float[2] z) <float[2] kept = {1, 2}, int64[1] two = {2}>
+        { y = Reshape (kept, two) z = Reshape (x, two) MORE }
+    """
+    session = fastrnn.onnx.Session(parser.parse_model(text.replace("MORE", more)))
     x = np.zeros(2, np.float32)
     for _ in range(2):
         y, z = session.run(x)
@@ -318,7 +411,7 @@ def test_nothing_to_do(steps: int, batch: int, direction: str) -> None:
     assert h.shape == c.shape == (ways, batch, 4)
 
 
-# -- reports and layers ------------------------------------------------------------------------------------------------
+# -- reports -----------------------------------------------------------------------------------------------------------
 
 
 def test_report_of_the_general_path() -> None:
@@ -328,34 +421,6 @@ def test_report_of_the_general_path() -> None:
     (place,) = fastrnn.onnx.report(node.model())
     assert (place.where, place.op_type) == ("general", "LSTM")
     assert place.why == "clip, activations HardSigmoid Tanh Tanh, peepholes"
-
-
-@pytest.mark.parametrize("seed", range(60))
-def test_layers_compute_what_nodes_compute(seed: int) -> None:
-    node = random_node(np.random.default_rng(seed), np.float64)
-    node.outputs = ("Y", "Y_h", "Y_c")
-    node.inputs = frozenset({"X", "sequence_lens", "initial_h", "initial_c"})
-    if node.attributes["direction"] == "reverse":
-        with pytest.raises(ValueError, match="reverse only"):
-            fastrnn.onnx.layers(node.model())
-        return
-    (layer,) = fastrnn.onnx.layers(node.model())
-    want = fastrnn.onnx.run(node.model(), node.feed())[0]
-    given = {key: node.tensors.get(f"initial_{key}") for key in "hc"}
-    if layer.batch_first:
-        given = {key: None if a is None else a.swapaxes(0, 1) for key, a in given.items()}
-    zero = np.zeros((1 + layer.bidirectional, want.shape[0 if layer.batch_first else 2], layer.hidden_size))
-    h, c = (zero if a is None else a for a in given.values())
-    y, _ = layer(node.tensors["X"], (h, c) if node.op == "LSTM" else h, lengths=node.tensors.get("sequence_lens"))
-    y = y.reshape(*y.shape[:2], 1 + layer.bidirectional, -1)
-    np.testing.assert_allclose(y if layer.batch_first else y.transpose(0, 2, 1, 3), want, rtol=1e-12)
-
-
-def test_layers_need_constant_weights() -> None:
-    node = lstm_node()
-    node.inputs = node.inputs | {"R"}
-    with pytest.raises(ValueError, match="R is computed by the model or is an input"):
-        fastrnn.onnx.layers(node.model())
 
 
 # -- export ------------------------------------------------------------------------------------------------------------
@@ -409,6 +474,15 @@ def test_exported_options(options: dict[str, Any]) -> None:
     for layer_again, k in zip(fastrnn.onnx.layers(model), range(2), strict=True):
         for name, value in layer_again.weights.items():
             assert np.array_equal(value, layer.weights[name.replace("_l0", f"_l{k}")])
+
+
+@pytest.mark.parametrize(("steps", "batch"), [(0, 2), (3, 0), (0, 0)])
+def test_exported_layers_of_nothing(steps: int, batch: int) -> None:
+    layer = fastrnn.LSTM(3, 5, 2, bidirectional=True, rng=0)
+    x = np.zeros((steps, batch, 3), np.float32)
+    y, (h, c) = layer(x)
+    for got, want in zip(fastrnn.onnx.run(fastrnn.onnx.export(layer), x), (y, h, c), strict=True):
+        assert np.array_equal(got, want)
 
 
 def test_export_of_float64_and_of_what_is_no_layer() -> None:

@@ -19,6 +19,7 @@ from fastrnn.sequences import (
     pack,
     pad,
     ragged,
+    reverse,
     truncated,
     unpack,
     unpad,
@@ -499,3 +500,38 @@ def test_padded_is_a_plain_pair() -> None:
     assert isinstance(pad(rows()), Padded)
     assert data.flags.c_contiguous
     assert lengths.dtype == np.int64
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_reverse(first: bool) -> None:
+    x = np.random.default_rng(0).standard_normal((5, 3, 2))
+    lengths = [5, 0, 2]
+    want = x.copy()
+    for n, count in enumerate(lengths):
+        want[:count, n] = x[:count, n][::-1]
+
+    def way(array: Any) -> Any:
+        return array.swapaxes(0, 1) if first else array
+
+    assert np.array_equal(reverse(way(x), lengths, batch_first=first), way(want))
+    assert np.array_equal(reverse(way(x), batch_first=first), way(x[::-1]))
+    assert np.shares_memory(reverse(way(x), batch_first=first), x)
+    both = fastrnn.GRU(2, 4, bidirectional=True, batch_first=first, rng=0)
+    one = fastrnn.GRU(2, 4, batch_first=first, rng=0)
+    one.load_state_dict({name: both.weights[f"{name}_reverse"] for name in one.weights})
+    y = reverse(one(reverse(way(x), lengths, batch_first=first), lengths=lengths)[0], lengths, batch_first=first)
+    np.testing.assert_array_equal(y, both(way(x), lengths=lengths)[0][..., 4:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((np.zeros(3),), ValueError, "x has shape"),
+        ((np.zeros((3, 2)), [4, 0]), ValueError, "lengths holds 4"),
+        ((np.zeros((3, 2)), [1]), ValueError, r"lengths has shape \(1,\)"),
+        ((np.zeros((3, 2)), [0.5, 1]), TypeError, "lengths has dtype float64"),
+    ],
+)
+def test_reverse_of_what_does_not_fit(arguments: Any, error: Any, message: str) -> None:
+    with pytest.raises(error, match=message):
+        reverse(*arguments)

@@ -224,6 +224,31 @@ def test_keras_options_that_no_layer_has(options: dict[str, Any], message: str, 
         fastrnn.weights.layers(path)
 
 
+def test_weights_alone_with_the_config_of_their_model(tmp_path: Path) -> None:
+    layers = {"one": fastrnn.LSTM(3, 4, batch_first=True, rng=1, activations=["Sigmoid", "Relu", "Relu"])}
+    path = keras_file(tmp_path / "m.weights.h5", layers)
+    config = json.dumps({"config": {"layers": configs(layers, {"activation": "relu"})}})
+    (found,) = fastrnn.weights.layers(path, config=config).values()
+    np.testing.assert_allclose(found(X)[0], layers["one"](X)[0], **CLOSE)
+    (plain,) = fastrnn.weights.layers(path).values()
+    assert not plain._spec.activations
+    with pytest.raises(ValueError, match="Expecting"):
+        fastrnn.weights.layers(path, config="{")
+    with pytest.raises(ValueError, match="config of its own"):
+        fastrnn.weights.layers(keras_file(tmp_path / "m.h5", layers, old=True), config=config)
+    for name, wrong in (("m.keras", config), ("m.weights.h5", {})):
+        with pytest.raises(ValueError, match="config is a"):
+            fastrnn.weights.layers(tmp_path / name, config=wrong)  # type: ignore[arg-type]
+
+
+def test_layers_that_run_backwards_only(tmp_path: Path) -> None:
+    layers = {"one": fastrnn.GRU(3, 4, batch_first=True, rng=1)}
+    path = keras_file(tmp_path / "m.keras", layers, {"go_backwards": True})
+    (found,) = fastrnn.weights.layers(path, reverse=True).values()
+    x = fastrnn.sequences.reverse(X, batch_first=True)
+    np.testing.assert_allclose(found(x)[0], layers["one"](X[:, ::-1])[0], **CLOSE)
+
+
 Change = Callable[[Any, Any], None]
 
 

@@ -45,8 +45,8 @@ class Stored:
     weights: dict[str, Array]
 
 
-def read(path: Path) -> dict[str, Stored]:
-    """The recurrent layers of a file, by Keras's names.
+def read(path: Path, config: str | None = None, reverse: bool = False) -> dict[str, Stored]:
+    """The recurrent layers of a file, by Keras's names; config and reverse as in `weights.layers`.
 
     Raises
     ------
@@ -55,12 +55,16 @@ def read(path: Path) -> dict[str, Stored]:
     """
     with path.open("rb") as file:  # a file that is missing or closed to us is told as such
         try:
-            config, data = _parts(file) if path.suffix.lower() == ".keras" else (None, file.read())
+            own, data = _parts(file) if path.suffix.lower() == ".keras" else (None, file.read())
             root = _hdf5.read(data)
-            configs = _configs(root.texts.get("model_config") if config is None else config)
+            own = root.texts.get("model_config") if own is None else own
+            if config is not None and own is not None:
+                message = "it holds a config of its own, so that none may be given"
+                raise ValueError(message)
+            configs = _configs(config if own is None else own)
             if root.texts.get("keras_version", "3").split(".")[0] in ("1", "2"):
                 configs = {name: {**entry, "old": True} for name, entry in configs.items()}
-            return _layers(root, configs)
+            return _layers(root, configs, reverse)
         except MemoryError:
             raise
         except Exception as error:  # zipfile and json have their own
@@ -143,7 +147,7 @@ def _array(entry: Group | Dataset | str, name: str) -> Array:
     raise ValueError(message)
 
 
-def _layers(root: Group, configs: Mapping[str, dict[str, Any]]) -> dict[str, Stored]:
+def _layers(root: Group, configs: Mapping[str, dict[str, Any]], reverse: bool) -> dict[str, Stored]:
     parts: dict[str, dict[str, list[Array]]] = {}
     for path, arrays in _cells(root):
         name, way = _name(root, path, configs)
@@ -155,7 +159,7 @@ def _layers(root: Group, configs: Mapping[str, dict[str, Any]]) -> dict[str, Sto
     found = {}
     for name in order:
         try:
-            found[name] = _layer(parts[name], configs.get(name))
+            found[name] = _layer(parts[name], configs.get(name), reverse)
         except (TypeError, ValueError) as error:
             message = f"layer {name!r}: {error}"
             raise ValueError(message) from error
@@ -183,7 +187,7 @@ def _name(root: Group, path: tuple[str, ...], configs: Mapping[str, Any]) -> tup
     return (known[-1] if known else path[0] if path else ""), suffix
 
 
-def _layer(parts: Mapping[str, list[Array]], config: Mapping[str, Any] | None) -> Stored:
+def _layer(parts: Mapping[str, list[Array]], config: Mapping[str, Any] | None, reverse: bool) -> Stored:
     """The arrays of one or both directions as a layer."""
     kernel, recurrent, *bias = parts.get("") or next(iter(parts.values()))
     if kernel.ndim != 2 or recurrent.ndim != 2 or kernel.shape[1] != recurrent.shape[1]:
@@ -206,8 +210,10 @@ def _layer(parts: Mapping[str, list[Array]], config: Mapping[str, Any] | None) -
             f"merge_mode is {given['merge_mode']!r}; it must be 'concat', which is what layers of both directions do"
         )
         raise ValueError(message)
-    if given["go_backwards"] and not both:
-        message = "go_backwards is set: it runs backwards only, which no layer does"
+    if given["go_backwards"] and not both and not reverse:
+        message = (
+            "go_backwards is set: it runs backwards only, which no layer does; reverse=True gives one to be turned"
+        )
         raise ValueError(message)
     options = _options(cell, given)
     if cell == "gru":

@@ -4,6 +4,7 @@ Layouts (`pad`, `unpad`, `pack`, `unpack`, `ragged`) come from `_layouts`. For t
 
     bucket_by_length    rows of similar length together, so that little of a batch is padding
     windows             one long series as many short rows, without a copy
+    reverse             each row's steps from its last to its first
     truncated           one long sequence in chunks, the state carried from each to the next
 
 Letters: T steps, N batch.
@@ -31,6 +32,7 @@ __all__ = [
     "pack",
     "pad",
     "ragged",
+    "reverse",
     "truncated",
     "unpack",
     "unpad",
@@ -196,6 +198,46 @@ def windows(series: npt.ArrayLike, size: int, *, stride: int = 1, batch_first: b
         raise ValueError(message)
     view = np.lib.stride_tricks.sliding_window_view(array, size, axis=0)[::stride]  # (N, ..., size)
     return np.moveaxis(view, -1, 1 if batch_first else 0)
+
+
+def reverse(x: npt.ArrayLike, lengths: npt.ArrayLike | None = None, *, batch_first: bool = False) -> Array:
+    """Each row's steps in reverse order; those beyond its length stay where they are.
+
+    A layer runs forwards, or both ways; what runs in reverse only (some ONNX nodes, Keras's `go_backwards`) is
+    `reverse(layer(reverse(x))[0])`, with the same lengths everywhere if there are any.
+
+    Parameters
+    ----------
+    x : array_like, shape (T, N, ...), or (N, T, ...) if batch_first
+    lengths : array_like of int, shape (N,), optional
+        Row n has lengths[n] steps, 0 to T; all T if not given.
+    batch_first : bool
+
+    Returns
+    -------
+    ndarray, shape and dtype of x
+        A view if there are no lengths.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument that does not fit, named.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastrnn.sequences import reverse
+    >>> reverse(np.array([[1, 2, 3], [4, 5, 0]]), [3, 2], batch_first=True).tolist()
+    [[3, 2, 1], [5, 4, 0]]
+    """
+    array = _check.rows("x", x, 2)
+    if _validate.flag("batch_first", batch_first):
+        return reverse(array.swapaxes(0, 1), lengths).swapaxes(0, 1)
+    if lengths is None:
+        return array[::-1]
+    counts = _validate.lengths(lengths, len(array), array.shape[1], True)
+    t = np.arange(len(array))[:, None]
+    return array[np.where(t < counts, counts - 1 - t, t), np.arange(array.shape[1])]
 
 
 class Truncated:

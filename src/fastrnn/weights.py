@@ -28,8 +28,9 @@ NAMES = re.compile(r"(.*?)((?:weight|bias)_(?:ih|hh|hr)_l(\d{1,4})(?:_reverse)?)
 
 
 def layers(
-    path: str | os.PathLike[str], *, batch_first: bool | None = None, nonlinearity: str = "tanh"
-) -> dict[str, Layer]:
+    path: str | os.PathLike[str], *, batch_first: bool | None = None, nonlinearity: str = "tanh", reverse: bool = False,
+    config: str | None = None,
+) -> dict[str, Layer]:  # fmt: skip
     """All recurrent layers of a file, by name.
 
     Parameters
@@ -42,6 +43,13 @@ def layers(
         Of the layers. If not given, as usual there: True for Keras, False for PyTorch, what the node says for ONNX.
     nonlinearity : {"tanh", "relu"}
         Of Elman networks in a `state_dict`, which does not say it.
+    reverse : bool
+        Layers that run in reverse only (Keras's `go_backwards`, an ONNX node's direction) are given too, as layers that
+        run forwards: give them `fastrnn.sequences.reverse(x)`. Keras leaves their y in the order of their steps, ONNX
+        turns it round. Else they are errors.
+    config : str, optional
+        For a `.weights.h5`, which does not hold it: what `model.to_json()` gave. Without it the activations, and GRU's
+        `reset_after` where there are no biases, are taken to be Keras's defaults.
 
     Returns
     -------
@@ -57,10 +65,6 @@ def layers(
         Another kind of file, a damaged one, one without recurrent layers, or a layer that fastrnn has not. Files of
         pickles (.pt, .pth, ...) are refused, since reading them runs code that they contain.
 
-    Notes
-    -----
-    Weights-only files of Keras (`.weights.h5`) do not tell activations, and without biases not GRU's `reset_after`:
-    they are taken to be Keras's defaults.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -72,18 +76,22 @@ def layers(
         raise ValueError(message)
     if batch_first is not None:
         _validate.flag("batch_first", batch_first)
+    reverse = _validate.flag("reverse", reverse)
+    if config is not None and (type(config) is not str or suffix != ".h5"):
+        message = f"config is a {type(config).__name__} for {str(path)!r}; it must be a str, for a .weights.h5"
+        raise ValueError(message)
     found: dict[str, Layer]
     if suffix == ".safetensors":
         found = _of_torch(_io.read_arrays(path), bool(batch_first), nonlinearity)
     elif suffix in (".keras", ".h5", ".hdf5"):
         found = {
             name: _made(stored.cell, {"batch_first": batch_first is not False, **stored.options}, stored.weights)
-            for name, stored in _keras.read(path).items()
+            for name, stored in _keras.read(path, config, reverse).items()
         }
     elif suffix == ".onnx":
         from .onnx.layers import layers as of_onnx  # needs the package onnx
 
-        found = {str(k): layer for k, layer in enumerate(of_onnx(path))}
+        found = {str(k): layer for k, layer in enumerate(of_onnx(path, reverse=reverse))}
         if batch_first is not None:
             found = {
                 name: _made(layer._spec.cell, {**layer._options, "batch_first": batch_first}, layer.weights)

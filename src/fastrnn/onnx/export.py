@@ -67,7 +67,7 @@ def stack_model(
         current = build.node("Transpose", [current], "x_t", perm=[1, 0, 2])
     rows = build.input("lengths", ["N"], np.int32) if lengths else ""
     starts = build.starts(has_c, current) if states else {}
-    build.constant("keep", np.array([0, 0, -1], np.int64))
+    build.constant("keep", np.array([0, 0, both * spec.hidden_size], np.int64))  # -1 would not do for T or N of 0
     ends: dict[str, list[str]] = {"h": [], "c": []}
     for layer in range(spec.num_layers):
         inputs = [current, *build.weights(weights, layer), rows, *(starts[name][layer] for name in starts)]

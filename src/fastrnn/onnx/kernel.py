@@ -18,6 +18,7 @@ from .. import _validate, backends, functional
 from .._gates import reorder
 from .._spec import Spec
 from ..backends import Backend, Packed
+from ..sequences import reverse
 from .operators import INPUTS, WEIGHTS, Operator
 
 Array = npt.NDArray[Any]
@@ -177,11 +178,10 @@ class Kernel:
         state = None if h is None and c is None else self._state(weights, h, c, batch)
         x = x.astype(spec.dtype, copy=False)
         if op.direction == "reverse":
-            x, first = turned(x.swapaxes(0, 1) if first else x, lengths), False
+            x = reverse(x, lengths, batch_first=first)
         y, last = functional.infer(weights.packed(), x, state, lengths=lengths, batch_first=first)
         if op.direction == "reverse":
-            y = turned(y, lengths)
-            y = y.swapaxes(0, 1) if op.batch_first else y
+            y = reverse(y, lengths, batch_first=first)
         outputs = self._outputs(y, last)
         if weights.dtype != spec.dtype:
             return tuple(None if a is None else a.astype(weights.dtype) for a in outputs)
@@ -233,11 +233,3 @@ def _same(a: Array | None, b: Array | None) -> bool:
         return False
     one, other = (np.ascontiguousarray(array).view(np.uint8) for array in (a, b))
     return np.array_equal(one, other)
-
-
-def turned(array: Array, lengths: Array | None) -> Array:
-    """(T, N, X) with each row's steps in reverse order; those beyond its length stay where they are."""
-    if lengths is None:
-        return array[::-1]
-    t = np.arange(len(array))[:, None]
-    return np.take_along_axis(array, np.where(t < lengths, lengths - 1 - t, t)[:, :, None], 0)

@@ -2,16 +2,19 @@
 
 Each maker gets a node and the version of the operator set, and gives a function of the node's inputs. A node that is
 written in a way that is not known here gives None; the model then runs in onnx's evaluator.
+
+Inputs that do not fit raise what NumPy raises; `session` says which node it was.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[Any]
 Function = Callable[[Sequence[Any]], Sequence[Any]]
@@ -26,9 +29,25 @@ def function_of(node: NodeProto, opset: int) -> Function | None:
     return maker({a.name: helper.get_attribute_value(a) for a in node.attribute}, opset, node)
 
 
+def array_of(tensor: TensorProto) -> Array:
+    """The numbers of a tensor in the model.
+
+    Raises
+    ------
+    ValueError
+        A dtype that onnx does not know, or not as many numbers as its shape says: the checker does not look into nodes.
+    """
+    try:
+        array: Array = numpy_helper.to_array(tensor)
+    except Exception as error:
+        message = f"tensor {tensor.name!r} is damaged: {type(error).__name__} {error}"
+        raise ValueError(message) from error
+    return array
+
+
 def _constant(attributes: Attributes, opset: int, node: NodeProto) -> Function | None:
     if [*attributes] == ["value"]:
-        value = numpy_helper.to_array(attributes["value"])
+        value = array_of(attributes["value"])
     elif [*attributes] in (["value_int"], ["value_ints"]):
         value = np.array(next(iter(attributes.values())), np.int64)
     elif [*attributes] in (["value_float"], ["value_floats"]):
@@ -50,8 +69,13 @@ def _reshape(attributes: Attributes, opset: int, node: NodeProto) -> Function | 
 
     def reshape(inputs: Sequence[Array]) -> tuple[Array]:
         data, wanted = inputs[0], inputs[1].tolist()
-        if keep:
-            wanted = [data.shape[k] if n == 0 else n for k, n in enumerate(wanted)]
+        if keep and 0 in wanted:
+            kept = [k for k, n in enumerate(wanted) if n == 0]
+            if data.size == 0 and -1 in wanted:  # NumPy cannot tell what -1 is; the axes that are not kept can
+                rest = prod(n for k, n in enumerate(data.shape) if k not in kept)
+                wanted[wanted.index(-1)] = rest // prod(n for n in wanted if n > 0)
+            for k in kept:
+                wanted[k] = data.shape[k]
         return (data.reshape(wanted),)
 
     return reshape
@@ -73,8 +97,8 @@ def _unsqueeze(attributes: Attributes, opset: int, node: NodeProto) -> Function:
 
 
 def _concat(attributes: Attributes, opset: int, node: NodeProto) -> Function:
-    axis = attributes["axis"]
-    return lambda inputs: (np.concatenate(inputs, axis),)
+    axis = attributes.get("axis", 1)  # it had a default before opset 4
+    return lambda inputs: (np.concatenate(inputs, axis, casting="no"),)
 
 
 def _split(attributes: Attributes, opset: int, node: NodeProto) -> Function:
@@ -85,8 +109,8 @@ def _split(attributes: Attributes, opset: int, node: NodeProto) -> Function:
         if given is None:
             chunk = -(-inputs[0].shape[axis] // count)  # all alike, the last one may be smaller
             given = [chunk] * count
-        elif sum(given) != inputs[0].shape[axis] or len(given) != count:
-            message = f"split is {given}; it must be {count} numbers that add up to {inputs[0].shape[axis]}"
+        elif sum(given) != inputs[0].shape[axis] or len(given) != count or min(given) < 0:
+            message = f"split is {given}; it must be {count} numbers, 0 or more, that add up to {inputs[0].shape[axis]}"
             raise ValueError(message)
         return np.split(inputs[0], np.cumsum(given)[:-1], axis)
 
@@ -133,7 +157,7 @@ def _expand(attributes: Attributes, opset: int, node: NodeProto) -> Function:
 
 def _constant_of_shape(attributes: Attributes, opset: int, node: NodeProto) -> Function:
     given = attributes.get("value")
-    value = np.zeros(1, np.float32) if given is None else numpy_helper.to_array(given)
+    value = np.zeros(1, np.float32) if given is None else array_of(given)
     return lambda inputs: (np.full(inputs[0].tolist(), value.reshape(-1)[0], value.dtype),)
 
 

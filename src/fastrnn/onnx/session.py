@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper
 from onnx.backend.base import namedtupledict
 
 from .kernel import Kernel
 from .models import model_of
-from .moves import Function, function_of
-from .operators import INPUTS, is_recurrent, operator_of
+from .moves import Function, array_of, function_of
+from .operators import INPUTS, is_recurrent, operator_of, title_of
 
 Array = npt.NDArray[Any]
 NOTHING, UNUSED = 0, 1  # slots: the value of an input that is left out; where unused outputs go
@@ -179,7 +179,7 @@ class _Input:
 def constants_of(graph: GraphProto) -> dict[str, Array]:
     """Values that no run can change: initializers that are no inputs, and what Constant nodes hold."""
     inputs = {value.name for value in graph.input}
-    found = {value.name: numpy_helper.to_array(value) for value in graph.initializer if value.name not in inputs}
+    found = {value.name: array_of(value) for value in graph.initializer if value.name not in inputs}
     for node in graph.node:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             function = function_of(node, 0)
@@ -226,32 +226,47 @@ class _Program:
         for tensor in graph.initializer:  # those of the inputs are their defaults
             slot(tensor.name, constants.get(tensor.name, None))
             if tensor.name not in constants:
-                self._start[slots[tensor.name]] = numpy_helper.to_array(tensor)
+                self._start[slots[tensor.name]] = array_of(tensor)
         self._inputs = {value.name: slot(value.name) for value in graph.input}
-        fresh = set()  # slots whose values are made by a recurrent node, or are views of such
-        self._steps: list[tuple[Function | Kernel, list[int], list[int]]] = []
+        # Slots whose values are made by a recurrent node, or are views of such, and which slot that is.
+        fresh: dict[int, int] = {}
+        self._steps: list[tuple[Function | Kernel, list[int], list[int], str]] = []
         for node, function in zip(graph.node, functions, strict=True):
             sources = [slots[name] for name in node.input]
             if isinstance(function, Kernel):
                 sources += [NOTHING] * (len(INPUTS) - len(sources))
             targets = [slot(name) if name else UNUSED for name in node.output]
-            if isinstance(function, Kernel) or (sources and sources[0] in fresh):
-                fresh.update(targets)
-            self._steps.append((function, sources, targets))
-        # An output that might be memory of an input or of a constant is copied.
-        self._outputs = [(slots[value.name], slots[value.name] not in fresh) for value in graph.output]
+            if isinstance(function, Kernel):
+                fresh.update(zip(targets, targets, strict=True))
+            elif sources and sources[0] in fresh:
+                fresh.update(dict.fromkeys(targets, fresh[sources[0]]))
+            self._steps.append((function, sources, targets, title_of(node)))
+        # An output that might be memory of an input, of a constant or of an output before it is copied.
+        self._outputs = []
+        given: set[int | None] = {None}
+        for k in (slots[value.name] for value in graph.output):
+            self._outputs.append((k, fresh.get(k) in given))
+            given.add(fresh.get(k))
 
     def __call__(self, values: Mapping[str, Any]) -> list[Array]:
         slots = self._start.copy()
         for name, value in values.items():
             slots[self._inputs[name]] = value
-        for function, sources, targets in self._steps:
-            for k, result in zip(targets, function([slots[k] for k in sources]), strict=False):
-                slots[k] = result
+        title = ""
+        try:
+            for function, sources, targets, title in self._steps:  # noqa: B007 - read below
+                for k, result in zip(targets, function([slots[k] for k in sources]), strict=False):
+                    slots[k] = result
+        except (IndexError, TypeError, ValueError) as error:
+            if str(error).startswith(title):  # a recurrent node, which says so itself
+                raise
+            message = f"{title}: {error}"
+            raise ValueError(message) from error
         outputs = []
         for k, copy in self._outputs:
             value = slots[k]
-            outputs.append(value.copy("C") if copy or not value.flags.c_contiguous else value)
+            own = not copy and value.flags.c_contiguous and value.flags.writeable
+            outputs.append(value if own else value.copy("C"))
         return outputs
 
 
@@ -263,10 +278,19 @@ class _Evaluated:
 
         try:
             self._evaluator = evaluator(model, constants)
-        except RuntimeError as error:  # and what is derived from it for operators that are not there
-            message = f"model has an operator that neither fastrnn nor onnx's evaluator runs: {error}"
+        except (TypeError, ValueError, MemoryError):
+            raise
+        except Exception as error:  # RuntimeError and what is derived from it for operators that are not there
+            message = f"model has a node that neither fastrnn nor onnx's evaluator runs: {error}"
             raise ValueError(message) from error
 
     def __call__(self, values: Mapping[str, Any]) -> list[Any]:
-        results = self._evaluator.run(None, dict(values))
-        return [np.ascontiguousarray(r) if isinstance(r, np.ndarray) and r.ndim else r for r in results]
+        try:
+            results = self._evaluator.run(None, dict(values))
+        except (TypeError, ValueError, MemoryError):
+            raise
+        except Exception as error:  # whatever its operators raise where inputs do not fit
+            message = f"onnx's evaluator: {type(error).__name__}: {error}"
+            raise ValueError(message) from error
+        # Copies: its results may be memory of inputs and of constants, which is not told.
+        return [np.array(r, order="C") if isinstance(r, np.ndarray) else r for r in results]
