@@ -12,6 +12,7 @@ check_cxx_source_compiles(
 
 if(FASTRNN_TARGET_IS_X86_64)
   list(APPEND FASTRNN_ISAS avx2 avx512)
+  set(FASTRNN_ISA_SMALL_base ON) # for CPUs of before 2013: optimised for size, a wheel 100 KB smaller
   set(FASTRNN_ISA_FLAGS_avx2 -mavx2 -mfma -mbmi -mbmi2 -mf16c)
   set(FASTRNN_ISA_FLAGS_avx512
       ${FASTRNN_ISA_FLAGS_avx2}

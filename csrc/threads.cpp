@@ -51,6 +51,11 @@ struct Job {
 // nothing to claim, or a newer job, never a stale one.
 class Pool {
  public:
+  struct Start {  // what a worker is told
+    Pool* pool;
+    int member;
+  };
+
   // False if another thread uses the pool.
   bool acquire() noexcept { return !busy_.exchange(true, std::memory_order_acquire); }
   void release() noexcept { busy_.store(false, std::memory_order_release); }
@@ -135,25 +140,20 @@ class Pool {
   alignas(64) std::atomic<uint32_t> announced_{0};
   std::atomic<int> helpers_{0};
   std::atomic<int> cpu_[most_threads] = {};  // where each member was last seen
-};
-
-struct Start {
-  Pool* pool;
-  int member;
+  Start starts_[most_threads] =
+      {};  // not on the heap: a worker that starts late would free its own in somebody's step
 };
 
 void* worker_main(void* argument) {
-  Start* start = static_cast<Start*>(argument);
-  const Start mine = *start;
-  delete start;
-  mine.pool->worker(mine.member);
+  const Pool::Start* start = static_cast<const Pool::Start*>(argument);
+  start->pool->worker(start->member);
   return nullptr;
 }
 
 int Pool::ensure(int workers) noexcept {
   while (workers_ < workers && workers_ < most_workers && !exhausted_) {
-    Start* start = new (std::nothrow) Start{this, workers_ + 1};
-    if (start == nullptr) break;
+    Start* start = &starts_[workers_];
+    *start = {this, workers_ + 1};
     pthread_attr_t attributes;
     pthread_t thread;
     pthread_attr_init(&attributes);
@@ -161,7 +161,6 @@ int Pool::ensure(int workers) noexcept {
     const int error = pthread_create(&thread, &attributes, worker_main, start);
     pthread_attr_destroy(&attributes);
     if (error != 0) {
-      delete start;
       exhausted_ = true;  // a limit of the system: asking again at each call would only cost time
       break;
     }
