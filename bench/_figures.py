@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-from _readme import GREY
+from _drawing import GREY, subplots, svg
+from _results import gains
 from fastrnn._bench_cases import MODES, SWEEPS, Case
 from fastrnn._bench_systems import SYSTEMS
 from fastrnn._bench_table import systems_of
@@ -22,37 +22,6 @@ COLOURS = {
     "numpy": "#868e96",
 }
 MARKERS = {"fastrnn": "o", "torch": "s", "onnxruntime": "^", "openvino": "D", "jax": "v", "numpy": "x"}
-STYLE = {
-    "svg.hashsalt": "fastrnn",  # the same numbers make the same file
-    "svg.fonttype": "none",  # text stays text: a third of the size, and it can be searched
-    "font.size": 10,
-    "text.color": GREY,
-    "axes.labelcolor": GREY,
-    "axes.edgecolor": GREY,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-
-
-def _figure(rows: int, columns: int, size: tuple[float, float], **options: Any) -> tuple[Any, Any]:
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    mpl.rcParams.update(STYLE)
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(rows, columns, figsize=size, squeeze=False, **options)
-
-
-def _svg(figure: Any) -> str:
-    import matplotlib.pyplot as plt
-
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
 
 
 def _caption(figure: Any, document: Document) -> None:
@@ -104,7 +73,7 @@ def sweeps(document: Document) -> str:
     """A column for each of T, N and H, a row for each mode; the dashed line is the multiply-add peak."""
     rows = [(Case(**row["case"]), row) for row in document["rows"]]
     modes = [mode for mode in MODES if any(case.mode == mode for case, _ in rows)]
-    figure, axes = _figure(len(modes), len(SWEEPS), (10.2, 0.9 + 2.6 * len(modes)), sharey="row", sharex="col")
+    figure, axes = subplots(len(modes), len(SWEEPS), (10.2, 0.9 + 2.6 * len(modes)), sharey="row", sharex="col")
     peak = max((row["peak_flops"] or 0 for _, row in rows), default=0) / 1e9
     for line, mode in enumerate(modes):
         for column, (size, shapes) in enumerate(SWEEPS.items()):
@@ -134,7 +103,7 @@ def sweeps(document: Document) -> str:
     figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False)
     _caption(figure, document)
     figure.tight_layout(rect=(0, 0.025, 1, 0.94))
-    return _svg(figure)
+    return svg(figure)
 
 
 LEVELS = {"L1": 16 << 10, "L2": 256 << 10, "L3": 8 << 20, "memory": 256 << 20}  # sizes that lie in them on most CPUs
@@ -142,7 +111,7 @@ LEVELS = {"L1": 16 << 10, "L2": 256 << 10, "L3": 8 << 20, "memory": 256 << 20}  
 
 def roofline(primitives: Document, peers: Document) -> str:
     """Inference of the core grid: operations a second against operations per byte of weights."""
-    figure, axes = _figure(1, 3, (10.2, 4.4), sharey=True, sharex=True)
+    figure, axes = subplots(1, 3, (10.2, 4.4), sharey=True, sharex=True)
     threads = peers["threads"]
     peak = max(row["peak_flops"] or 0 for row in peers["rows"])
     reads = {row["bytes"]: row["bytes_per_s"] for row in primitives["reads"] if row["threads"] == threads}
@@ -171,7 +140,7 @@ def roofline(primitives: Document, peers: Document) -> str:
     figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False)
     _caption(figure, peers)
     figure.tight_layout(rect=(0, 0.025, 1, 0.93))
-    return _svg(figure)
+    return svg(figure)
 
 
 def _intensity(case: Case) -> float:
@@ -195,28 +164,27 @@ def _roofs(axis: Any, peak: float, reads: dict[int, float]) -> None:
 
 def threads(document: Document) -> str:
     """A panel for each way to share a call: speed against one thread on the idle machine."""
-    splits = list(dict.fromkeys(row["split"] for row in document["rows"]))
-    figure, axes = _figure(1, len(splits), (10.2, 3.6), sharey=True)
+    found = gains(document)
+    splits = list(dict.fromkeys(row["split"] for row in found))
+    figure, axes = subplots(1, len(splits), (10.2, 3.6), sharey=True)
     colours = {"inference": "#e8590c", "training": "#228be6"}
     most = 1
     for axis, split in zip(axes[0], splits, strict=True):
-        rows = [row for row in document["rows"] if row["split"] == split]
-        alone = {row["case"]["mode"]: row["seconds"]["1"] for row in rows if not row["busy"]}
+        rows = [row for row in found if row["split"] == split]
         for row in rows:
-            mode, counts = row["case"]["mode"], [int(count) for count in row["seconds"]]
-            most = max(most, *counts)
+            most = max(most, *row["ratios"])
             axis.plot(
-                counts,
-                [alone[mode] / seconds for seconds in row["seconds"].values()],
+                row["ratios"].keys(),
+                row["ratios"].values(),
                 marker="o",
                 ms=4.5,
-                color=colours[mode],
+                color=colours[row["case"].mode],
                 ls="--" if row["busy"] else "-",
-                label=f"{mode}, {'beside a busy process' if row['busy'] else 'idle machine'}",
+                label=f"{row['case'].mode}, {'beside a busy process' if row['busy'] else 'idle machine'}",
             )
         ideal = list(range(1, most + 1))
         axis.plot(ideal, ideal, color=GREY, lw=1, ls=":", zorder=1, label="linear")
-        case = Case(**rows[0]["case"])
+        case = rows[0]["case"]
         sizes = f"N={case.N}, T={case.T}, I=H={case.H}" + (", D=2" if case.bidirectional else "")
         sizes += f", L={case.L}" if case.L > 1 else ""
         axis.set_title(f"shared by {split}\n{sizes}", fontsize=9)
@@ -239,4 +207,4 @@ def threads(document: Document) -> str:
     )
     _caption(figure, document)
     figure.tight_layout(rect=(0, 0.03, 1, 0.92))
-    return _svg(figure)
+    return svg(figure)

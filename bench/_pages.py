@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from _results import gains
 from fastrnn._bench_cases import CELLS, MODES, NAMES, Case
 from fastrnn._bench_systems import SYSTEMS
 from fastrnn._bench_table import COLUMNS, cells_of, duration, summary, systems_of
@@ -136,17 +137,16 @@ def step(document: Document) -> str:
 
 def threads(document: Document) -> str:
     """Ratios to one thread on the idle machine."""
-    alone = {(r["split"], r["case"]["mode"]): r["seconds"]["1"] for r in document["rows"] if not r["busy"]}
-    counts = list(document["rows"][0]["seconds"])
+    found = gains(document)
+    counts = list(found[0]["ratios"])
     rows = []
-    for row in document["rows"]:
+    for row in found:
         if row["busy"]:
             continue
-        key = row["split"], row["case"]["mode"]
-        busy = next(r for r in document["rows"] if r["busy"] and (r["split"], r["case"]["mode"]) == key)
-        ratios = [f"{alone[key] / r['seconds'][count]:.2f}" for r in (row, busy) for count in counts]
-        case = Case(**row["case"])
-        rows.append([key[0], str(case), duration(alone[key]), *ratios])
+        key = row["split"], row["case"]
+        busy = next(r for r in found if r["busy"] and (r["split"], r["case"]) == key)
+        ratios = [f"{r['ratios'][count]:.2f}" for r in (row, busy) for count in counts]
+        rows.append([key[0], str(key[1]), duration(row["alone"]), *ratios])
     head = [f"{count}, {beside}" for beside in ("idle", "beside a busy process") for count in counts]
     about = (
         "Speed against one thread on the idle machine, by the way the plan shares a call. The busy process keeps "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 from typing import Any
+
+from _drawing import GREY, subplots, svg
 
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 NAMES = {"cpp": "fastrnn", "numpy": "NumPy", "numba": "Numba"}
@@ -13,9 +14,7 @@ PACKAGES = {"fastrnn": "fastrnn", "numpy": "NumPy", "numba": "Numba", "python": 
 CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN (tanh)"}
 MODES = ("forward", "forward+backward")
 
-# Every colour is read on white and on black: strong hues for the lines, a middle grey for text and axes.
 COLOURS = {"cpp": "#e8590c", "numba": "#228be6", "numpy": "#868e96"}
-GREY = "#7d8590"
 
 Key = tuple[str, str, str, int]  # cell, mode, system, T
 
@@ -99,42 +98,21 @@ def table(results: Results) -> str:
 
 def picture(results: Results) -> str:
     """The SVG: one column per cell, one row per mode, a line per system, both axes logarithmic."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    import matplotlib.pyplot as plt
-
     cells, modes = results.values(0), results.values(1)
-    style = {
-        "svg.hashsalt": "fastrnn",  # the same numbers make the same file
-        "svg.fonttype": "none",  # text stays text: a third of the size, and it can be searched
-        "font.size": 10,
-        "text.color": GREY,
-        "axes.labelcolor": GREY,
-        "axes.edgecolor": GREY,
-        "xtick.color": GREY,
-        "ytick.color": GREY,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-    }
-    with mpl.rc_context(style):
-        size = (0.6 + 3.1 * len(cells), 0.9 + 2.5 * len(modes))
-        figure, axes = plt.subplots(len(modes), len(cells), figsize=size, sharex=True, sharey="row", squeeze=False)
-        for row, mode in enumerate(modes):
-            for column, cell in enumerate(cells):
-                _panel(axes[row][column], results, cell, mode)
-            axes[row][0].set_ylabel(f"{mode}\nrow-steps per second")
+    size = (0.6 + 3.1 * len(cells), 0.9 + 2.5 * len(modes))
+    figure, axes = subplots(len(modes), len(cells), size, sharex=True, sharey="row")
+    for row, mode in enumerate(modes):
         for column, cell in enumerate(cells):
-            axes[0][column].set_title(CELLS.get(cell, cell), fontsize=11, fontweight="bold")
-            axes[-1][column].set_xlabel("T, steps of a sequence")
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False, bbox_to_anchor=(0.5, 1.0))
-        figure.text(0.5, 0.008, results.caption(), ha="center", fontsize=6.5)
-        figure.tight_layout(rect=(0, 0.025, 1, 0.95))
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-        plt.close(figure)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines()) + "\n"
+            _panel(axes[row][column], results, cell, mode)
+        axes[row][0].set_ylabel(f"{mode}\nrow-steps per second")
+    for column, cell in enumerate(cells):
+        axes[0][column].set_title(CELLS.get(cell, cell), fontsize=11, fontweight="bold")
+        axes[-1][column].set_xlabel("T, steps of a sequence")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="upper center", ncols=len(labels), frameon=False, bbox_to_anchor=(0.5, 1.0))
+    figure.text(0.5, 0.008, results.caption(), ha="center", fontsize=6.5)
+    figure.tight_layout(rect=(0, 0.025, 1, 0.95))
+    return svg(figure)
 
 
 def _panel(axis: Any, results: Results, cell: str, mode: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastrnn import _bench
+from fastrnn._bench_cases import Case
 
 FOLDER = Path(__file__).resolve().parent / "results"  # not under version control
 
@@ -27,6 +28,20 @@ def save(document: dict[str, Any], path: str | Path | None) -> None:
 def load(path: str | Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
     return document
+
+
+def gains(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of `bench_threads.py` (split, case, busy), with `alone`, the seconds of one thread on the idle machine, and
+    `ratios`, speed against that by the number of threads."""
+    found = [
+        {**row, "case": Case(**row["case"]), "seconds": {int(count): s for count, s in row["seconds"].items()}}
+        for row in document["rows"]
+    ]
+    alone = {(row["split"], row["case"].mode): row["seconds"][1] for row in found if not row["busy"]}
+    for row in found:
+        row["alone"] = alone[row["split"], row["case"].mode]
+        row["ratios"] = {count: row["alone"] / seconds for count, seconds in row["seconds"].items()}
+    return found
 
 
 def print_table(head: list[str], rows: list[list[str]]) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 
 import _results
 import fastrnn
+from _pages import STEP_NAMES
 from fastrnn._bench_cases import CELLS, NAMES, Case
 from fastrnn._bench_measure import TOLERANCE
 from fastrnn._bench_systems import DEFAULT, SYSTEMS, difference, set_up
@@ -27,7 +28,6 @@ from fastrnn._bench_table import heading
 
 SIZES = (32, 128, 256, 512)  # of I and H
 BLOCKS = 8  # of each system, in turn
-LABELS = {"stream": "fastrnn, stream.step(x, out=y)", "fastrnn": "fastrnn, layer(x)", "torch_cell": "PyTorch, cell"}
 
 
 def stream(case: Case) -> tuple[Callable[[], Any], Any]:
@@ -124,7 +124,7 @@ def main() -> None:
     for row in document["rows"]:
         case = Case(**row["case"])
         for name, median in row["median"].items():
-            label = LABELS.get(name) or SYSTEMS[name].label
+            label = STEP_NAMES.get(name) or SYSTEMS[name].label
             rows.append(
                 [f"{NAMES[case.cell]} I=H={case.H}", label, f"{median * 1e6:.2f}", f"{row['p99'][name] * 1e6:.2f}"]
             )

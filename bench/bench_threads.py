@@ -94,15 +94,17 @@ def main() -> None:
     options = parser.parse_args()
     document = run(options.seconds)
     print(heading(document), "\n")
-    alone = {(r["split"], r["case"]["mode"]): r["seconds"][1] for r in document["rows"] if not r["busy"]}
-    rows = []
-    for row in document["rows"]:
-        for count, seconds in row["seconds"].items():
-            ratio = alone[row["split"], row["case"]["mode"]] / seconds
-            beside = "busy" if row["busy"] else "idle"
-            rows.append(
-                [f"{row['split']}: {Case(**row['case'])}", beside, str(count), duration(seconds), f"{ratio:.2f}"]
-            )
+    rows = [
+        [
+            f"{row['split']}: {row['case']}",
+            "busy" if row["busy"] else "idle",
+            str(count),
+            duration(seconds),
+            f"{ratio:.2f}",
+        ]
+        for row in _results.gains(document)
+        for (count, seconds), ratio in zip(row["seconds"].items(), row["ratios"].values(), strict=True)
+    ]
     _results.print_table(["shared by", "neighbour", "threads", "a call", "x one thread, idle"], rows)
     _results.save(document, options.json)
 

@@ -11,9 +11,7 @@ says "open", in the bias of the gate that keeps the state, log(T) more, so that 
 from __future__ import annotations
 
 import argparse
-import io
 import platform
-import re
 from datetime import datetime, timezone
 from math import log
 from pathlib import Path
@@ -23,6 +21,7 @@ import _common  # isort: skip - first: pins the process before NumPy is loaded
 import numpy as np
 
 import fastrnn
+from _drawing import GREY, svg
 from fastrnn import backends
 from fastrnn.diagnostics import plot_gradient_flow, plot_unroll
 from fastrnn.training import Adam, Linear, clip_grad_norm, softmax_cross_entropy
@@ -36,7 +35,6 @@ NETWORKS = {
     "GRU": (fastrnn.GRU, False, ("#2f9e44", "--")),
     "GRU, open": (fastrnn.GRU, True, ("#2f9e44", "-")),
 }
-GREY = "#7d8590"
 
 
 class Memory:
@@ -159,12 +157,7 @@ def _legend(axes: Any, place: str) -> None:
 
 def save(figure: Any, path: Path) -> None:
     """A small SVG that is the same each time it is drawn."""
-    import matplotlib as mpl
-
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "fastrnn", "svg.fonttype": "none", "savefig.transparent": True}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=100)
-    text = re.sub(r"[ \t]+\n", "\n", buffer.getvalue())
+    text = svg(figure)
     path.write_text(text, encoding="utf-8")
     print(f"{path}: {len(text):,} bytes")
 

@@ -75,9 +75,9 @@ def test_the_choice_is_of_one_thread_and_context() -> None:
     assert seen == [before, "numpy"]
 
 
-@pytest.mark.parametrize("name", ["cuda", "", "Numpy", None, 3])
+@pytest.mark.parametrize("name", ["cuda", "", "Numpy", "general", None, 3])
 def test_unknown_name(name: Any) -> None:
-    with pytest.raises(ValueError, match=r"unknown backend .*'cpp', 'numba', 'numpy'"):
+    with pytest.raises(ValueError, match=f"unknown backend {name!r}; .* 'cpp', 'numba', 'numpy'"):
         fastrnn.backend(name)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from fastrnn import backends
 from fastrnn.__main__ import main
 from fastrnn._characters import CharacterModel, alphabet_of, rows_of
 from fastrnn._demo import Trainer
+from fastrnn._progress import progress
 
 # Numba would compile for longer than all of these tests run.
 BACKEND = os.environ.get("FASTRNN_BACKEND") or ("cpp" if "cpp" in backends.available() else "numpy")
@@ -61,6 +64,39 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.smoke
+def test_output_that_nobody_reads_or_that_does_not_fit() -> None:
+    process = start("info")
+    process.stdout.close()  # type: ignore[union-attr]  # long before it writes
+    process.stdout = None
+    assert process.communicate()[1] == ""
+    assert process.returncode == 1
+    if Path("/dev/full").exists():
+        with Path("/dev/full").open("w") as full:
+            command = [sys.executable, "-m", "fastrnn", "info"]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 1
+        assert done.stderr.startswith("fastrnn info: ")
+        assert "Traceback" not in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_progress_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with progress(3, "step") as show:
+        for step in range(1, 4):
+            time.sleep(0.25)
+            show(step, "much more to say than there is room for")
+    lines = terminal.getvalue().rstrip("\n").split("\r")
+    assert len(lines) == 4
+    assert all(len(line) < 30 for line in lines)
+
+
 def test_demo_learns_saves_and_writes(text_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     process = start("demo", "--text", text_file, "--steps", 80, "--lr", 0.02, "--out", folder, *TINY)

@@ -111,6 +111,11 @@ def test_bad_arrays_are_refused() -> None:
         frn.step(bound, x, state, state[0, 0], work)
     with pytest.raises(ValueError, match="batch_size"):
         frn.bind(fastrnn.LSTM(3, 4), batch_size=0)
+    with pytest.raises(TypeError, match="layer is a int"):
+        frn.bind(3)  # type: ignore[arg-type]
+    for options in ({"zoneout": 0.1}, {"clip": 1.0}):
+        with pytest.raises(ValueError, match="options that these functions lack"):
+            frn.bind(fastrnn.GRU(3, 4, **options))  # type: ignore[arg-type]
 
 
 CACHED = """

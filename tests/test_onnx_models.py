@@ -493,6 +493,8 @@ def test_export_of_float64_and_of_what_is_no_layer() -> None:
         fastrnn.onnx.export({})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="proj_size 2"):
         fastrnn.onnx.export(fastrnn.LSTM(3, 5, proj_size=2))
+    with pytest.raises(ValueError, match=r"zoneout 0\.2"):
+        fastrnn.onnx.export(fastrnn.GRU(3, 5, zoneout=0.2))
 
 
 # -- the backend and the package ---------------------------------------------------------------------------------------

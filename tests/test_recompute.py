@@ -178,3 +178,17 @@ def test_another_value_is_refused(save: Any, rng: np.random.Generator) -> None:
     assert np.isfinite(layer.backward(tape, dy).x).all(), "a refused call leaves the tape usable"
     with pytest.raises(ValueError, match="save is"):
         fastrnn.functional.forward(tape.packed, x, save=save)
+
+
+@cells
+@pytest.mark.parametrize(("steps", "batch"), [(2000, 512), (2005, 512), (80, 512), (300, 4), (7, 3)])
+def test_twins_have_as_many_checkpoints_as_the_core(cell: str, steps: int, batch: int) -> None:
+    layer = make_layer(cell, 4, 512)
+    sizes = {}
+    for name in ("cpp", "numpy"):
+        if name not in fastrnn.backends.available():
+            pytest.skip(f"no backend {name!r}")
+        module: Any = fastrnn.backends.load(name)
+        tape = module.make_tape(module.pack(layer._spec, layer.weights.flat), steps, batch, None, True)
+        sizes[name] = tape.nbytes if name == "cpp" else tape.memory.nbytes
+    assert sizes["cpp"] == sizes["numpy"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import nan
+from pathlib import Path
 
 from . import __version__, backends, show_config
+from ._progress import INTERRUPTED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,10 +26,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ImportError, ValueError) as error:  # FASTRNN_BACKEND or FASTRNN_ISA names what is not there
         print(f"fastrnn: {error}", file=sys.stderr)
         return 2
-    if options.command == "info":
-        show_config()
-        return 0
-    return _bench(options) if options.command == "bench" else _demo(options)
+    try:
+        code = {"info": _info, "bench": _bench, "demo": _demo}[options.command](options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # now, where a full disk can still be told
+    except OSError as error:
+        _drop_output()
+        if not isinstance(error, BrokenPipeError):  # whoever closed the pipe has read enough
+            print(f"fastrnn {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nfastrnn {options.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return code
+
+
+def _drop_output() -> None:
+    """What is still buffered for a stdout that takes no more would be an error again when the interpreter ends."""
+    with suppress(OSError, ValueError, AttributeError), Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), sys.stdout.fileno())
+
+
+def _info(options: argparse.Namespace) -> int:
+    show_config()
+    return 0
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -37,12 +60,9 @@ def _bench(options: argparse.Namespace) -> int:
     except _bench.BenchError as error:
         print(f"fastrnn bench: {error}", file=sys.stderr)
         return 2
-    except (_bench.WrongResultError, OSError) as error:
+    except _bench.WrongResultError as error:
         print(f"fastrnn bench: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nfastrnn bench: interrupted", file=sys.stderr)
-        return _bench.INTERRUPTED
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -53,15 +73,9 @@ def _demo(options: argparse.Namespace) -> int:
     except _demo.DemoError as error:
         print(f"fastrnn demo: {error}", file=sys.stderr)
         return 2
-    except OSError as error:  # a full disk, a closed pipe
-        print(f"fastrnn demo: {error}", file=sys.stderr)
-        return 1
     except MemoryError:
         print("fastrnn demo: not enough memory for these sizes", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("\nfastrnn demo: interrupted", file=sys.stderr)
-        return _demo.INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:

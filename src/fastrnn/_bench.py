@@ -19,9 +19,8 @@ from ._bench_cases import CELLS, GRIDS, Case, cases
 from ._bench_systems import DEFAULT, SYSTEMS
 from ._bench_table import cpu_name, heading, summary, table
 from ._config import get_num_threads, show_config
-from ._progress import progress
+from ._progress import INTERRUPTED, progress
 
-INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
 FORMAT = 1  # of the JSON file
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 

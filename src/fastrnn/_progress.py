@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+INTERRUPTED = 130  # exit code of a program that Ctrl-C ended
 Show = Callable[[int, str], None]  # steps done, what to say about them
 
 
@@ -43,7 +45,9 @@ def _plain(total: int, unit: str, stream: TextIO) -> Show:
         if due or step == total:
             shown = now
             line = f"{step}/{total} {unit}s, {text}"
-            widest = max(widest, len(line))
+            if terminal:  # a line that wraps could not be written over
+                line = line[: shutil.get_terminal_size().columns - 1]
+                widest = max(widest, len(line))
             print(f"\r{line:<{widest}}" if terminal else line, end="" if terminal else "\n", file=stream, flush=True)
 
     return show

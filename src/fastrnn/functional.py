@@ -365,6 +365,11 @@ def gru(
         Whether the reset gate applies after (True) or before (False) the recurrent product.
     clip, activations
         As for `fastrnn.GRU`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `lstm`.
     """
     spec = _validate.spec_of_weights("gru", weights, reset_after=reset_after, clip=clip, activations=activations)
     return infer(pack(spec, weights), x, state, **options)
@@ -387,6 +392,11 @@ def rnn(
     nonlinearity : {"tanh", "relu"}
     clip, activations
         As for `fastrnn.RNN`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `lstm`.
     """
     spec = _validate.spec_of_weights("rnn", weights, nonlinearity=nonlinearity, clip=clip, activations=activations)
     return infer(pack(spec, weights), x, state, **options)

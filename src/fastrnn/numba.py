@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _validate
+from . import layers as _layers
 from .backends import backend, load
 
 try:
@@ -35,8 +36,6 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from .layers import GRU, LSTM, RNN
 
     F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,7 +88,7 @@ def _njit(function: F) -> F:
     return cast("F", numba.njit(nogil=True)(function))
 
 
-def bind(layer: LSTM | GRU | RNN, batch_size: int = 1) -> Bound:
+def bind(layer: _layers.LSTM | _layers.GRU | _layers.RNN, batch_size: int = 1) -> Bound:
     """The layer as it is now, for the functions of this module.
 
     Parameters
@@ -107,14 +106,18 @@ def bind(layer: LSTM | GRU | RNN, batch_size: int = 1) -> Bound:
     Raises
     ------
     TypeError, ValueError
-        batch_size is no positive integer, or the layer has options that the compiled kernels lack.
+        batch_size is no positive integer; no layer, or one with options that the compiled kernels lack, or with
+        zoneout, whose expectation these functions do not know.
     """
     count = _validate.positive_int("batch_size", batch_size)
+    if not isinstance(layer, _layers.LSTM | _layers.GRU | _layers.RNN):
+        message = f"layer is a {type(layer).__name__}; it must be a fastrnn LSTM, GRU or RNN"
+        raise TypeError(message)
     with backend("cpp"):
         packed: Any = layer._bind()
     spec = packed.spec
-    if packed.backend != "cpp":
-        message = f"layer is {layer!r}, which has options that the compiled kernels lack"
+    if packed.backend != "cpp" or any(spec.zoneout):
+        message = f"layer is {layer!r}, which has options that these functions lack"
         raise ValueError(message)
     problem, stepper, forward_panels, backward_panels, step_bytes = load("cpp").plain_weights(packed, count)  # type: ignore[attr-defined]
     D = spec.directions
@@ -143,7 +146,7 @@ def _aligned(nbytes: int) -> Array:
 
 @_njit
 def new_state(bound: Bound) -> Array:
-    """Zeros (S, L*D, N, H): h, and c behind it where the cell has one (S = 2)."""
+    """Zeros (S, L*D, N, H), N being bound.batch_size: h, and c behind it where the cell has one (S = 2)."""
     return np.zeros((bound.states, bound.rows, bound.batch_size, bound.hidden_size), bound.packed.dtype)
 
 
@@ -157,7 +160,10 @@ def _bytes(bound: Bound, T: int, N: int, which: int) -> int:
 
 @_njit
 def new_workspace(bound: Bound, T: int, N: int = 0) -> Array:
-    """Memory for `step` (T = 1), or `forward` and `backward` of T steps of N rows; N = 0: of bound.batch_size."""
+    """Memory for `step` (T = 1), or `forward` and `backward` of T steps of N rows; N = 0: of bound.batch_size.
+
+    Raises ValueError where T or N is negative or too large, as all of these functions where an argument does not fit.
+    """
     rows = N if N > 0 else bound.batch_size
     return _aligned(max(_bytes(bound, T, rows, 0), _bytes(bound, T, rows, 1)))
 

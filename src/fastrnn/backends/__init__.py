@@ -113,8 +113,7 @@ def load(name: str) -> Backend:
         return module
     path = f"_{GENERAL}" if name == GENERAL else MODULES.get(name)
     if path is None:
-        message = f"unknown backend {name!r}; it must be one of {', '.join(map(repr, MODULES))}"
-        raise ValueError(message)
+        raise _unknown(name)
     with _lock:
         # A module that failed once is not imported again: the second attempt of an extension module may fail
         # differently, and the first reason is the true one.
@@ -133,6 +132,10 @@ def load(name: str) -> Backend:
         message = f"backend {name!r} cannot be used: {HINTS.get(name) if _is_absent(name) else reason}"
         raise ImportError(message) from reason
     raise ValueError(*reason.args) from reason
+
+
+def _unknown(name: object) -> ValueError:
+    return ValueError(f"unknown backend {name!r}; it must be one of {', '.join(map(repr, MODULES))}")
 
 
 def _check_threads(text: str | None) -> None:
@@ -259,7 +262,9 @@ class backend:
     """
 
     def __init__(self, name: str) -> None:
-        self._module = load("" if name == GENERAL else name)  # which is no choice: it comes by itself
+        if name == GENERAL:  # which is no choice: it comes by itself
+            raise _unknown(name)
+        self._module = load(name)
         self._tokens: list[Token[Backend | None]] = []
 
     def __enter__(self) -> backend:

@@ -146,15 +146,6 @@ cdef class Packed:
         """Whether the call that was planned is over before the GIL could change hands."""
         return self.sizes.work <= RELEASE_WORK
 
-    cdef Buffer room(self, int64_t nbytes):
-        """Workspace for the call that was planned; small calls, of which only one can run, share theirs."""
-        global kept
-        if not self.small() or nbytes > KEPT:
-            return Buffer(nbytes)
-        if kept.nbytes < nbytes:
-            kept = Buffer(nbytes)
-        return kept
-
     cdef Buffer backward_panels(self, bint unpacked):
         """Weights packed for backward; None where a call does without: chosen by `unpacked` if there are none, or forced."""
         if forced_packing == 0 or (forced_packing < 0 and unpacked and self.backward is None):
@@ -164,6 +155,16 @@ cdef class Packed:
             check(fastrnn_pack(&self.problem, cnp.PyArray_DATA(self.weights), NULL, backward.memory))
             self.backward = backward
         return self.backward
+
+
+cdef Buffer room(int64_t nbytes, double work):
+    """Workspace of a call by its own sizes; small calls, of which only one can run, share theirs."""
+    global kept
+    if work > RELEASE_WORK or nbytes > KEPT:
+        return Buffer(nbytes)
+    if kept.nbytes < nbytes:
+        kept = Buffer(nbytes)
+    return kept
 
 
 cdef uint32_t cell_code(spec):
@@ -272,7 +273,7 @@ def forward(
     if regular is not None:
         regularise(&a, regular)
     a.tape = NULL if tape is None else tape.memory
-    cdef Buffer workspace = packed.room(sizes.forward_workspace)
+    cdef Buffer workspace = room(sizes.forward_workspace, sizes.work)
     a.workspace = workspace.memory
     if sizes.work > RELEASE_WORK:
         with nogil:
@@ -299,7 +300,7 @@ def backward(
     if tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
     cdef Buffer panels = packed.backward_panels(sizes.unpacked_backward)
-    cdef Buffer workspace = packed.room(sizes.backward_workspace)
+    cdef Buffer workspace = room(sizes.backward_workspace, sizes.work)
     a.struct_size = sizeof(a)
     a.accumulate = accumulate
     a.packed_backward = NULL if panels is None else panels.memory

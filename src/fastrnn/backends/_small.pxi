@@ -49,7 +49,7 @@ cdef run_planned(Packed packed, fastrnn_forward_args* a):
     cdef Buffer workspace
     cdef fastrnn_status status
     if small:
-        workspace = packed.room(nbytes)
+        workspace = room(nbytes, packed.sizes.work)
     else:
         workspace, packed.step_workspace = packed.step_workspace, None
         if workspace is None or workspace.nbytes < nbytes:

@@ -30,14 +30,14 @@ def force_segment(steps: int | None) -> None:
 
 
 def segment_steps(spec: Spec, steps: int, batch: int) -> int:
-    """Steps between two checkpoints, for every twin the rule of the compiled core's plan.
+    """Steps between two checkpoints: for every twin the rule of `choose_segment` in plan.cpp, where its reasons stand.
 
-    At least 256 rows, 1 MB of gates, and sqrt(T/5) steps, where checkpoints and one segment together are smallest.
+    At least 256 rows, 1 MB of gates, and for an LSTM sqrt(T/5) steps.
     """
     if _forced_segment:
         return _forced_segment
     rows = max(256, 2**20 // (4 * spec.hidden_size * spec.dtype.itemsize))
-    length = max(-(-rows // max(batch, 1)), math.isqrt(steps // 5) + 1 if spec.cell == "lstm" else 1)
+    length = max(-(-rows // max(batch, 1)), math.ceil(math.sqrt(steps / 5)) if spec.cell == "lstm" else 1)
     return min(length, max(steps, 1))
 
 

@@ -24,7 +24,7 @@ def export(layer: Recurrent[Any], *, states: bool = False, lengths: bool = False
     ----------
     layer : LSTM, GRU or RNN
         Any number of layers and directions; `batch_first` becomes a Transpose before and after, since ONNX Runtime
-        refuses layout 1. Dropout is for training and is not in the model.
+        refuses layout 1. Dropout, between layers and recurrent, is for training and is not in the model.
     states : bool
         Adds the inputs h (and c), (L*D, N, H). They are optional: their default is 0. ONNX Runtime says of such inputs
         that it will not treat them as constants, which is what is wanted.
@@ -43,7 +43,7 @@ def export(layer: Recurrent[Any], *, states: bool = False, lengths: bool = False
     TypeError
         No layer.
     ValueError
-        A layer with a projection, which ONNX has not.
+        A layer with a projection or with zoneout, which ONNX has not.
     """
     if not isinstance(layer, Recurrent):
         message = f"layer is a {type(layer).__name__}; it must be a fastrnn LSTM, GRU or RNN"
@@ -51,6 +51,11 @@ def export(layer: Recurrent[Any], *, states: bool = False, lengths: bool = False
     spec = layer._spec
     if spec.proj_size:
         message = f"layer has proj_size {spec.proj_size}; it must be 0: ONNX's LSTM has no projection"
+        raise ValueError(message)
+    if any(spec.zoneout):
+        message = (
+            f"layer has zoneout {layer.zoneout}; it must be 0: ONNX's operators have none, and a call has its mean"
+        )
         raise ValueError(message)
     return stack_model(spec, layer.weights, layer.batch_first, states, lengths)
 
