@@ -110,6 +110,14 @@ class Tape:
         return f"<Tape of {self.spec.cell}, T={self.steps}, N={self.batch}, {where}{used}>"
 
 
+def check_tape(tape: Tape) -> None:
+    """Raise TypeError or ValueError unless it is a tape that has not been used."""
+    if not isinstance(tape, Tape):
+        message = f"tape is a {type(tape).__name__}; it must be a Tape from forward"
+        raise TypeError(message)
+    tape.check()
+
+
 class Gradients:
     """Gradients of one backward pass: the memory of one can be given to the next as `out`.
 
@@ -158,6 +166,11 @@ class Gradients:
             self.x, batched = tape.layout.wrap(self.x), True
         h = self.dh0 if batched else self.dh0[:, 0]
         self.state = h if self.dc0 is None else (h, self.dc0 if batched else self.dc0[:, 0])
+
+    def shares(self, array: Array) -> bool:
+        """Whether the array may be memory of these gradients."""
+        parts = (self.dx, self.dh0, self.dc0, self.flat)
+        return any(np.may_share_memory(part, array) for part in parts if part is not None)
 
     def __repr__(self) -> str:
         shape = self.x.shape if isinstance(self.x, np.ndarray) else self.dx[:, 0].shape

@@ -23,11 +23,11 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import _packed, _validate, functional
+from . import _packed, _validate
 from ._diagnostics_plots import plot_gradient_flow, plot_spectral_radius, plot_unroll
 from ._recurrent import Recurrent
 from ._spec import Regularisers, Spec
-from ._tape import Gradients, Tape
+from ._tape import Gradients, Tape, check_tape
 from .backends import _general, _numpy
 from .backends._schedule import schedules
 from .backends._stack import Packed, TapeBuffer, Twin
@@ -240,7 +240,7 @@ def gradient_flow(
     """
     spec = _spec(layer)
     layer._check_owner(tape)
-    functional.check_tape(tape)
+    check_tape(tape)
     layout, batched = tape.layout, tape.batched or tape.layout is not None
     given = dy
     if dy is not None:

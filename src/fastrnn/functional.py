@@ -25,7 +25,7 @@ import numpy.typing as npt
 from . import _packed, _validate, _validate_regularisers, backends
 from ._packed import PackedLayout
 from ._spec import Spec
-from ._tape import Gradients, Tape
+from ._tape import Gradients, Tape, check_tape
 from ._weights import Weights
 from .backends import Backend, Packed
 
@@ -293,9 +293,9 @@ def backward(
     done = False
     try:
         if out is not None:  # what was handed in may be a part of `out`: the next chunk's grads.state, for instance
-            dy, dhn, dcn = (a if a is None or not _shares(out, a) else a.copy() for a in (dy, dhn, dcn))
+            dy, dhn, dcn = (a if a is None or not out.shares(a) else a.copy() for a in (dy, dhn, dcn))
         grads.fit(tape)
-        if out is not None and _shares(out, cast(Array, tape.x)):
+        if out is not None and out.shares(cast(Array, tape.x)):
             tape.x = cast(Array, tape.x).copy()
         _module(tape.packed).backward(
             tape.packed, buffer, cast(Array, tape.x), cast(Array, tape.y), tape.h0, tape.c0, dy, dhn, dcn,
@@ -405,14 +405,6 @@ def rnn(
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def check_tape(tape: Tape) -> None:
-    """Raise unless it is a tape that has not been used."""
-    if not isinstance(tape, Tape):
-        message = f"tape is a {type(tape).__name__}; it must be a Tape from forward"
-        raise TypeError(message)
-    tape.check()
-
-
 def _module(packed: Packed) -> Backend:
     """The backend that made the snapshot, whichever is in force now."""
     try:
@@ -483,8 +475,3 @@ def _check_out(spec: Spec, out: Gradients | None, accumulate: bool) -> None:
     if out.spec != spec:
         message = f"out holds gradients of {out.spec}; it must be for {spec}"
         raise ValueError(message)
-
-
-def _shares(grads: Gradients, array: Array) -> bool:
-    parts = (grads.dx, grads.dh0, grads.dc0, grads.flat)
-    return any(np.may_share_memory(part, array) for part in parts if part is not None)
