@@ -1,7 +1,9 @@
 """PyTorch's recurrent modules with and without `fastrnn.torch.patch`, one thread: `python bench/bench_torch.py`.
 
 `--what calls` (as without it) measures all modules at a few shapes, dense and packed; `grid` nn.LSTM at the shapes of
-`python -m fastrnn bench --grid core`, with the smallest quotient; `programs` runs those of examples/torch.
+`python -m fastrnn bench --grid core`, with the smallest quotient, or some of them (`--cells 0:10`); `fixed` what a
+training step of one row costs besides the arithmetic; `projection` nn.LSTM(proj_size=) against fastrnn's own layer;
+`programs` runs those of examples/torch.
 
 The same module on the same input, the two in turn; a row has the median of all rounds of each and the quotient.
 "infer" is a call under no_grad; "train" is zero_grad, a call, a sum and backward, as in a training loop but for the
@@ -88,7 +90,8 @@ def measure(call: Callable[[], None], rounds: int) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--what", choices=("calls", "grid", "programs"), default="calls")
+    parser.add_argument("--what", choices=tuple(WHAT), default="calls")
+    parser.add_argument("--cells", default=":", help="of the grid: which of its rows, as a slice")
     parser.add_argument("--small", action="store_true", help="of programs: a few seconds each")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -97,7 +100,7 @@ def main() -> None:
         f"{_common.cpu_name()}, one thread, float32; fastrnn {fastrnn.__version__}, PyTorch {torch.__version__}; "
         f"{date.today()}\n"
     )
-    {"calls": calls, "grid": grid, "programs": programs}[options.what](options)
+    WHAT[options.what](options)
 
 
 def calls(options: argparse.Namespace) -> None:
@@ -118,7 +121,8 @@ def calls(options: argparse.Namespace) -> None:
 def grid(options: argparse.Namespace) -> None:
     print("| nn.LSTM | N, T, I, H, L, directions | PyTorch ms | patched ms | x |\n|---|---|--:|--:|--:|")
     quotients = []
-    for batch, steps, inputs, hidden, layers, both in CORE:
+    begin, end = (int(text) if text else None for text in options.cells.split(":"))
+    for batch, steps, inputs, hidden, layers, both in CORE[begin:end]:
         net = torch.nn.LSTM(inputs, hidden, layers, bidirectional=both)
         x = torch.randn(steps, batch, inputs)
         for mode in (infer, train):
@@ -127,6 +131,70 @@ def grid(options: argparse.Namespace) -> None:
             label = f"{mode.__name__} | {batch}, {steps}, {inputs}, {hidden}, {layers}, {1 + both}"
             print(f"| {label} | {before * 1e3:.3f} | {after * 1e3:.3f} | {before / after:.2f} |", flush=True)
     print(f"\nsmallest {min(quotients):.2f}, geometric mean {statistics.geometric_mean(quotients):.2f}")
+
+
+class _Nothing(torch.autograd.Function):
+    """The node of a recurrent call that computes nothing: what autograd and the module cost whoever does the rest."""
+
+    @staticmethod
+    def forward(ctx: Any, shape: tuple[int, ...], x: Any, h0: Any, c0: Any, *params: Any) -> Any:
+        ctx.shapes = [p.shape for p in params]
+        return x.new_empty(shape), torch.empty_like(h0), torch.empty_like(c0)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Any) -> Any:
+        return (*[None] * 4, *[torch.empty(shape) for shape in ctx.shapes])
+
+
+def fixed(options: argparse.Namespace) -> None:
+    """Three ways through nn.LSTM in turn: PyTorch's function, fastrnn's, and one that computes nothing."""
+    net, x = torch.nn.LSTM(64, 64), torch.randn(1, 1, 64)
+    original = torch._VF.lstm
+    with fastrnn.torch.patched():
+        ours = torch._VF.lstm
+    taken: dict[str, list[float]] = {"PyTorch": [], "patched": [], "nothing computed": []}
+
+    def nothing(x: Any, hx: Any, params: Any, *_: Any) -> Any:
+        return _Nothing.apply((1, 1, 64), x, *hx, *params)
+
+    call = train(net, x)
+    with fastrnn.torch.patched():
+        ways = {"PyTorch": original, "patched": ours, "nothing computed": nothing}
+        try:
+            for _ in range(options.rounds):
+                for name, way in ways.items():
+                    torch._VF.lstm = way
+                    call()
+                    taken[name].append(seconds(call, 300))
+        finally:
+            torch._VF.lstm = ours
+    base = statistics.median(taken["PyTorch"])
+    print("| nn.LSTM, train, 1, 1, 64, 64 | us | x |\n|---|--:|--:|")
+    for name, times in taken.items():
+        print(f"| {name} | {statistics.median(times) * 1e6:.1f} | {base / statistics.median(times):.2f} |")
+
+
+def projection(options: argparse.Namespace) -> None:
+    """fastrnn's layer by itself: what a patched call could be at most. Its general path is in NumPy."""
+    print("| mode | T, N, I, H, P | PyTorch ms | fastrnn ms | x |\n|---|--:|--:|--:|--:|")
+    for steps, batch, inputs, hidden, width in ((50, 16, 64, 64, 32), (100, 1, 64, 64, 32), (50, 32, 256, 512, 128)):
+        net, x = torch.nn.LSTM(inputs, hidden, proj_size=width), torch.randn(steps, batch, inputs)
+        layer = fastrnn.LSTM(inputs, hidden, proj_size=width, rng=0)
+        given, dy = x.numpy(), np.ones((steps, batch, width), np.float32)
+        ways: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
+            "infer": (infer(net, x), lambda: layer(given)),  # noqa: B023 - used up within the round
+            "train": (train(net, x), lambda: layer.backward(layer.forward(given)[2], dy)),  # noqa: B023
+        }
+        for mode, pair in ways.items():
+            taken: tuple[list[float], list[float]] = ([], [])
+            times = max(1, int(ROUND / seconds(pair[0], 3)))
+            for _ in range(options.rounds):
+                for call, into in zip(pair, taken, strict=True):
+                    call()
+                    into.append(seconds(call, times))
+            before, after = map(statistics.median, taken)
+            label = f"{mode} | {steps}, {batch}, {inputs}, {hidden}, {width}"
+            print(f"| {label} | {before * 1e3:.3f} | {after * 1e3:.3f} | {before / after:.2f} |", flush=True)
 
 
 def programs(options: argparse.Namespace) -> None:
@@ -147,6 +215,8 @@ def programs(options: argparse.Namespace) -> None:
         cells += ["", ""] * (2 - len(rest))
         print(f"| {path.stem} | {' | '.join(cells)} | {apart:.1e} |", flush=True)
 
+
+WHAT = {"calls": calls, "grid": grid, "fixed": fixed, "projection": projection, "programs": programs}
 
 if __name__ == "__main__":
     main()

@@ -95,7 +95,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     },
     "torch.compile": {"torch.routes", "torch.autograd", "torch.call", "torch.draws", "torch.cache"},
     "torch.routes": {"_packing", "torch.call", "torch.draws", "torch.cache", "torch.report"},
-    "torch.autograd": {"torch.call", "torch.draws", "torch.second_order", "torch.cache"},
+    "torch.autograd": {"backends", "torch.call", "torch.draws", "torch.second_order", "torch.cache"},
     "torch.second_order": {"torch.call", "torch.draws", "torch.reference"},
     "torch.call": {"_packing", "torch.draws", "torch.cache", "_validate"},
     "torch.draws": {"_packing"},

@@ -192,7 +192,7 @@ def test_a_checkpoint_frees_what_backward_needs(reentrant: bool) -> None:
         y = net(x)[0]
         seen.append(weakref.ref(y))
         if y.grad_fn is not None:
-            tapes.append(list(y.grad_fn.tapes))
+            tapes.append(list(y.grad_fn.kept[-1]))
         return y.sum()
 
     tapes: list[list[Any]] = []
@@ -316,3 +316,19 @@ def test_seen_arrays_are_what_numpy_sees() -> None:
                 assert got.dtype == want.dtype
                 assert got.size == 0 or got.ctypes.data == want.ctypes.data
     assert autograd._is_hooked() is False
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_what_outlived_a_transform(grad: bool) -> None:
+    """Such a tensor has no memory of its own."""
+    kept = []
+
+    def total(x: Any) -> Any:
+        kept.append(x)
+        return x.sum()
+
+    torch.func.grad(total)(torch.randn(T, N, I))
+    net = torch.nn.LSTM(I, H)
+    want = net(kept[0])[0]
+    with fastrnn.torch.patched(), torch.set_grad_enabled(grad):
+        torch.testing.assert_close(net(kept[0])[0], want)

@@ -93,6 +93,7 @@ def test_gradients_that_numpy_cannot_see() -> None:
     y = layer(x)[0]
     eye = torch.eye(y.numel(), dtype=y.dtype).view(-1, *y.shape)
     (batched,) = torch.autograd.grad(y, x, eye, is_grads_batched=True, retain_graph=True)
+    assert not batched.requires_grad, "nobody asked for create_graph"
     for row, one in zip(batched, eye, strict=True):
         torch.testing.assert_close(row, torch.autograd.grad(y, x, one, retain_graph=True)[0])
     zero = torch._efficientzerotensor(y.shape, dtype=y.dtype)

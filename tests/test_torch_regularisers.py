@@ -205,6 +205,11 @@ def test_where_only_pytorch_can_compute() -> None:
     net = fastrnn.torch.LSTM(I, H, zoneout=0.1)
     with pytest.raises(RuntimeError, match=r"zoneout.*dtype"):
         copy.deepcopy(net).bfloat16()(torch.randn(T, N, I).bfloat16())
+    with pytest.raises(RuntimeError, match="projection"):
+        fastrnn.torch.LSTM(I, H, proj_size=2, zoneout=0.1)(torch.randn(T, N, I))
+    with pytest.raises(RuntimeError, match="larger than 0"):
+        net(torch.randn(0, N, I))
+    assert net(torch.randn(T, 0, I))[0].shape == (T, 0, H)
     with pytest.raises(ValueError, match="3-D"):
         net(torch.randn(I))
     with pytest.raises(ValueError, match="PackedSequence"):

@@ -230,6 +230,7 @@ def _spec(cell: str, inputs: int, hidden: int, layers: int, biases: bool, both: 
     return Spec(cell, inputs, hidden, layers, biases, both, dtype, nonlinearity=act)
 
 
+_wrapped: Callable[[torch.Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 PLAIN = (
     {torch.Tensor, torch.nn.Parameter, torch.nn.Buffer}
     if hasattr(torch.nn, "Buffer")
@@ -241,8 +242,10 @@ PLAIN = (
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
-    """Whether NumPy can look at its memory."""
-    return tensor.is_cpu and tensor.layout is torch.strided and not tensor.is_neg() and not tensor._is_zerotensor()
+    """Whether NumPy can look at its memory; what outlived a transform of functorch has none of its own."""
+    if _wrapped(tensor) or not tensor.is_cpu or tensor.layout is not torch.strided:
+        return False
+    return not tensor.is_neg() and not tensor._is_zerotensor()
 
 
 def invalidate(module: torch.nn.Module | None = None) -> None:

@@ -117,6 +117,8 @@ class _Sequence(torch.nn.RNNBase):
             hx = None if hx is None else _each(hx, lambda state: state.unsqueeze(1))
             y, state = self._dense(x.unsqueeze(axis), hx, None, None, rates)
             return y.squeeze(axis), _each(state, lambda state: state.squeeze(1))
+        if lengths is None and reset is None and 0 in x.shape:  # nothing to regularise, or PyTorch's message
+            return self._plain(x, hx)
         batch, steps = (x.shape[0], x.shape[1]) if self.batch_first else (x.shape[1], x.shape[0])
         if lengths is not None:
             lengths = _validate.lengths(lengths, steps, batch, True)
@@ -128,8 +130,9 @@ class _Sequence(torch.nn.RNNBase):
 
     def _zeros(self, x: Tensor, batch: int) -> Any:
         """The state before the first step where none is given."""
-        shape = (self.num_layers * (1 + self.bidirectional), batch, self.hidden_size)
-        return tuple(x.new_zeros(shape) for _ in range(2)) if self.mode == "LSTM" else x.new_zeros(shape)
+        rows = self.num_layers * (1 + self.bidirectional)
+        h, c = (x.new_zeros((rows, batch, width)) for width in (self.proj_size or self.hidden_size, self.hidden_size))
+        return (h, c) if self.mode == "LSTM" else h
 
     def _run(self, x: Tensor, hx: Any, sizes: Any, lengths: Any, reset: Any, rates: Rates | None) -> Any:
         name, p = self.mode.lower(), self.dropout if self.training else 0.0

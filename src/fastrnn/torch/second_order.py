@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 def backward(
     call: Call, inputs: Sequence[Tensor | None], wanted: Sequence[bool], given: Sequence[Tensor | None],
-    drawn: Drawn,
+    drawn: Drawn, create_graph: bool,
 ) -> list[Tensor | None]:  # fmt: skip
     """As `autograd.backward`, by operations that PyTorch can derive once more."""
     # Aliases, since an input may itself depend on another: only the direct part of the gradient belongs to this node.
@@ -41,9 +41,8 @@ def backward(
     made = [_as_given(call, outputs[0])] if call.layout != "NI" else []
     made += [o if call.layout != "NI" else o[0] for o in outputs[1:] if o is not None]
     pairs = [(o, g) for o, g in zip(made, given, strict=True) if g is not None]
-    grads = iter(
-        torch.autograd.grad([o for o, _ in pairs], sources, [g for _, g in pairs], create_graph=True, allow_unused=True)
-    )
+    made, given = [o for o, _ in pairs], [g for _, g in pairs]
+    grads = iter(torch.autograd.grad(made, sources, given, create_graph=create_graph, allow_unused=True))
     return [next(grads) if want and t is not None else None for t, want in zip(inputs, wanted, strict=True)]
 
 
