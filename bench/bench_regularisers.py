@@ -8,8 +8,8 @@ within the clock: each call draws its own, as training does. "given" is the same
 before, what is left is the kernels' share. Dropout between layers is that of two layers beside two layers without.
 PyTorch has neither of the first two in nn.LSTM; its users loop over nn.LSTMCell, multiply h by a mask (recurrent
 dropout) or choose between the old state and the new one (zoneout). Medians of interleaved rounds. The exit status is 1
-if one of the two, its random numbers apart, takes more than 1.15 of the call without, or both more than 1.2: the factors
-of zoneout are as many as the outputs, and are read once; or if the loop is not slower.
+if one of the two, its random numbers apart, takes more than 1.15 of the call without (zoneout's factors are as many as
+the outputs, and are read once), or both more than 1.2, or if the loop is not slower.
 """
 
 from __future__ import annotations

@@ -202,8 +202,6 @@ def _shaped(name: str, array: Array, shape: tuple[int, ...], meaning: str = "") 
 
 def fits(array: Array) -> bool:
     """Whether kernels can walk through a 3-D array: last axis dense, steps between rows whole and not backwards."""
-    if array.flags.carray:  # most are, and it is asked in a third of the time; axes of length 1 may have any stride
-        return True
     first, second, last = array.strides
     size = array.itemsize
     # The sign of `first | second` is negative if either is; its low bits are zero only if both multiples are whole.
