@@ -177,6 +177,7 @@ fastrnn_status check_backward(const Plan& plan, const fastrnn_backward_args& a) 
   if (!empty && (a.x == nullptr || a.y == nullptr)) return FASTRNN_NULL_POINTER;
   if (!empty && a.tape == nullptr && plan.has_tape()) return FASTRNN_NULL_POINTER;
   if (plan.recompute && a.packed == nullptr) return FASTRNN_NULL_POINTER;
+  if (plan.has_c && a.dc_all != nullptr && a.dh_all == nullptr) return FASTRNN_NULL_POINTER;
   Arena workspace(nullptr);
   backward_memory(plan, workspace);
   if (workspace.overflow()) return FASTRNN_TOO_LARGE;
@@ -200,6 +201,8 @@ fastrnn_status check_backward(const Plan& plan, const fastrnn_backward_args& a) 
     arrays.out(a.dc0, states, plan.item);
   }
   arrays.out(a.dweights, all_weights(plan) * plan.item, plan.item);
+  arrays.out(a.dh_all, plan.all_states_bytes(), plan.item);
+  if (plan.has_c) arrays.out(a.dc_all, plan.all_states_bytes(), plan.item);
   add_common(plan, a, arrays);
   return arrays.status();
 }

@@ -35,6 +35,12 @@ void end_gradients(const Plan& plan, const Sequence& seq, const void* from, void
     std::memcpy(bytes(to) + row_at(seq, place) * row, bytes(from) + place * padded, size_of(row));
 }
 
+// A direction's part of an array [L*D,T,N,H].
+Operand all_states(const Plan& plan, void* base, int64_t layer, int64_t d) {
+  const int64_t step = plan.p.N * plan.p.H;
+  return operand(plan, base, step, plan.p.H, (layer * plan.p.D + d) * plan.p.T * step);
+}
+
 void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
                       const BackwardMemory& memory, const TapeMemory& tape, const LayerBackward& io,
                       int64_t d, BackwardCall& call) {
@@ -84,6 +90,8 @@ void prepare_backward(const Plan& plan, const fastrnn_backward_args& a,
   b.dc = memory.dc[d];
   b.rh = memory.rh[d];
   b.drh = memory.drh[d];
+  b.dh_all = all_states(plan, a.dh_all, io.layer, d);
+  if (plan.has_c) b.dc_all = all_states(plan, a.dc_all, io.layer, d);
   b.n_end = plan.p.N;
   b.team = {0, 1, nullptr, 0, 0};
   begin_gradients(plan, io.seq, state_at(plan, a.dhn, io.layer, d), b.dh, source.c_row);
@@ -213,6 +221,11 @@ fastrnn_status run_backward(const Plan& plan, const fastrnn_backward_args& a) no
   if (status != FASTRNN_OK) return status;
   const TapeMemory tape = tape_memory(plan, kept);
   std::memset(memory.zero, 0, size_of(memory.zero_bytes));
+  if (a.lengths != nullptr || plan.packed()) {  // what has ended is not gone through
+    for (void* all : {a.dh_all, plan.has_c ? a.dc_all : nullptr}) {
+      if (all != nullptr) std::memset(all, 0, size_of(plan.all_states_bytes()));
+    }
+  }
   const int64_t last = plan.p.L - 1, width = plan.p.D * plan.p.H * plan.item;
 
   LayerBackward io{};

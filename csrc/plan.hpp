@@ -50,7 +50,8 @@ struct Plan {
   int64_t chunk_rows(int64_t layer) const noexcept;  // (t, n) of a slice's chunk, at most
   bool packed() const noexcept { return p.rows != 0; }
   int64_t rows() const noexcept { return packed() ? p.rows : p.T * p.N; }  // of x and y
-  int64_t segment_rows() const noexcept {                                  // at most
+  int64_t all_states_bytes() const noexcept { return p.L * p.D * p.T * p.N * p.H * item; }
+  int64_t segment_rows() const noexcept {  // at most
     return segment * p.N < rows() ? segment * p.N : rows();
   }
   bool regular() const noexcept { return masked || zoned; }

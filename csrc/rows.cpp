@@ -87,12 +87,18 @@ void add_regular(const RowSource& source, int64_t rows, const RowTables& tables)
   }
 }
 
-}  // namespace
-
-void build_rows(RowSource& moved, int64_t begin, int64_t end, RowTables& filled) noexcept {
+// Plain: no row ends, is cut, held or packed, and the compiler drops every question about it.
+template <bool Plain>
+void build(RowSource& moved, int64_t begin, int64_t end, const RowTables& filled) {
   // Copies: every store to a table could change what lies behind a reference, and a small layer's step is 250 cycles long.
   RowSource source = moved;
   const RowTables tables = filled;
+  if constexpr (Plain) {
+    source.seq = {};
+    source.seq.T = moved.seq.T;
+    source.seq.N = moved.seq.N;
+    source.seq.reverse = moved.seq.reverse;
+  }
   const Sequence& seq = source.seq;
   Cursor cursor{0, 0, 0};
   for (int64_t s = begin; s < end; ++s) {
@@ -114,6 +120,15 @@ void build_rows(RowSource& moved, int64_t begin, int64_t end, RowTables& filled)
   if (tables.held_first != nullptr) tables.held_first[end - begin] = cursor.held;
   moved.tape_rows = source.tape_rows;
   if (source.regular != nullptr) add_regular(source, cursor.row, tables);
+}
+
+}  // namespace
+
+void build_rows(RowSource& source, int64_t begin, int64_t end, RowTables& tables) noexcept {
+  const Sequence& seq = source.seq;
+  const bool plain = seq.lengths == nullptr && seq.row_of == nullptr && seq.step_of == nullptr &&
+                     seq.reset == nullptr && seq.mask == nullptr;
+  (plain ? build<true> : build<false>)(source, begin, end, tables);
 }
 
 int64_t row_tables_bytes(int64_t rows, int64_t steps, bool held, bool regular) noexcept {

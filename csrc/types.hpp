@@ -149,10 +149,12 @@ struct BackwardArgs {
   const void* gates;     // tape, as in ForwardArgs
   void*
       dgates;  // [panels][R][4*lanes]; may be the tape's gates themselves. RNN: [panels][R][<= 4*lanes]
-  void* dh;                // [N][Hp] by place, inout: gradient of the state h between steps
-  void* dc;                // [N][Hp] inout: likewise c (LSTM)
-  void* rh;                // GRU with reset before: [R][Hp], r*h for dU
-  void* drh;               // likewise: [N][Hp]
+  void* dh;        // [N][Hp] by place, inout: gradient of the state h between steps
+  void* dc;        // [N][Hp] inout: likewise c (LSTM)
+  void* rh;        // GRU with reset before: [R][Hp], r*h for dU
+  void* drh;       // likewise: [N][Hp]
+  Operand dh_all;  // [T,N,H] out: gradient of h after every step, dy included; absent: not wanted
+  Operand dc_all;  // likewise c (LSTM), what comes by way of h included
   bool last_product;       // false: dh before the first step is not wanted
   int64_t n_begin, n_end;  // the batch slice; the tables hold all rows
   Team team;               // whose members share the hidden units, in blocks of 4*lanes

@@ -42,6 +42,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
         "functional",
         "_tape",
         "_validate",
+        "backends",
         "backends._general",
         "backends._numpy",
         "backends._schedule",
@@ -52,7 +53,7 @@ PYTHON_ARROWS: dict[str, set[str]] = {
     "_layouts": {"_validate", "_validate_sequences"},
     "_validate_sequences": {"_validate"},
     "layers": {"functional", "_recurrent", "_stream", "_io", "_weights", "_validate", "backends"},
-    "_draws": set(),
+    "_draws": {"backends"},
     "_recurrent": {
         "_draws",
         "functional",

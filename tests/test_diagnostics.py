@@ -236,6 +236,31 @@ def test_gradients_are_those_of_backward(system: System, cell: str, rows: str, d
     assert set(flow.states) == {f"{a}_{b}" for a in ("ch" if cell == "lstm" else "h") for b in suffixes}
 
 
+REGULAR = ({}, {"recurrent_dropout": 0.4}, {"zoneout": 0.3}, {"recurrent_dropout": 0.4, "zoneout": 0.3})
+
+
+@cells
+@rows
+@pytest.mark.parametrize("regular", REGULAR, ids=["", "dropout", "zoneout", "both"])
+@pytest.mark.parametrize("save", ["all", "recompute"])
+def test_states_gradients_are_those_of_the_equations(
+    system: System, cell: str, rows: str, regular: dict[str, Any], save: str
+) -> None:
+    """The compiled time loop notes what the equations in NumPy give, with a hidden size beyond a vector."""
+    flows = []
+    for backend in (system.backend, "numpy"):
+        layer = make_layer(cell, I, 19, 2, bidirectional=True, dtype="float64", **regular)
+        x, dy = draw(np.random.default_rng(8), T, N, I), draw(np.random.default_rng(9), T, N, 38)
+        with system.active() if backend == system.backend else fastrnn.backend("numpy"):
+            system.module.force_segment(2)
+            try:
+                flows.append(gradient_flow(layer, layer.forward(x, save=save, **ROWS[rows])[2], dy))
+            finally:
+                system.module.force_segment(None)
+    for name, value in flows[1].states.items():
+        np.testing.assert_allclose(flows[0].states[name], value, rtol=1e-10, atol=1e-12, err_msg=name)
+
+
 @pytest.mark.smoke
 def test_norms_are_those_of_the_states() -> None:
     rng = np.random.default_rng(7)

@@ -98,6 +98,7 @@ def test_padding_is_what_was_asked_for() -> None:
         assert not (data[~beyond] == -7.5).any()
     assert np.isnan(pad(rows(), padding_value=np.nan).data[1, 1]).all()
     assert pad([[1, 2], [3]], padding_value=-100).data.tolist() == [[1, 3], [2, -100]]
+    assert pad([[], []], total_length=0).data.shape == (0, 2)
 
 
 def test_a_list_of_several_dtypes_takes_the_one_that_holds_them() -> None:
@@ -429,6 +430,7 @@ X = np.zeros((4, 3, 2), np.float32)
         (lambda: pad([np.zeros(2), np.zeros((2, 4))]), ValueError, r"it must be \(T,\)"),
         (lambda: pad(rows(), total_length=4), ValueError, "total_length is 4; it must be at least 5"),
         (lambda: pad(rows(), total_length=5.5), TypeError, "total_length"),
+        (lambda: pad([[]], total_length=-1), ValueError, "total_length is -1"),
         (lambda: pad([[1, 2]], padding_value=0.5), ValueError, "padding_value is 0.5"),
         (lambda: pad([[1, 2]], padding_value=np.nan), ValueError, "padding_value is nan"),
         (lambda: pad([np.zeros(1, np.uint8)], padding_value=-1), ValueError, "padding_value is -1"),

@@ -49,8 +49,7 @@ struct Gru {
   template <class P>
   static FR_INLINE void backward(const BackwardRow<T>& at) {
     constexpr int VL = lanes<T>;
-    Vec<T> dh = load(at.dh);
-    if (at.dy != nullptr) dh += load_n(at.dy, at.valid);
+    const Vec<T> dh = whole_gradient(at);
     const Vec<T> r = load(at.gates), z = load(at.gates + VL), n = load(at.gates + 2 * VL),
                  nh = load(at.gates + 3 * VL);
     const Vec<T> carry = dh * z;
@@ -103,8 +102,7 @@ struct GruResetBefore {
   template <class P>
   static FR_INLINE void backward(const BackwardRow<T>& at) {
     constexpr int VL = lanes<T>;
-    Vec<T> dh = load(at.dh);
-    if (at.dy != nullptr) dh += load_n(at.dy, at.valid);
+    const Vec<T> dh = whole_gradient(at);
     const Vec<T> z = load(at.gates + VL), n = load(at.gates + 2 * VL);
     const Vec<T> carry = dh * z;
     store(at.dgates + VL, dh * (load_n(at.h, at.valid) - n) * P::gate_slope(z));

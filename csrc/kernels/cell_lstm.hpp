@@ -50,15 +50,20 @@ struct Lstm {
     }
   }
 
+  // Gradient of c', by way of h' too; tc = tanh(c').
+  template <class P>
+  static FR_INLINE Vec<T> c_gradient(const BackwardRow<T>& at, Vec<T> dh, Vec<T> o, Vec<T> tc) {
+    return fma(dh * o, P::cell_slope(tc), load(at.dc));
+  }
+
   template <class P>
   static FR_INLINE void backward(const BackwardRow<T>& at) {
     constexpr int VL = lanes<T>;
-    Vec<T> dh = load(at.dh);
-    if (at.dy != nullptr) dh += load_n(at.dy, at.valid);
+    const Vec<T> dh = whole_gradient(at);
     const Vec<T> i = load(at.gates), f = load(at.gates + VL), g = load(at.gates + 2 * VL),
                  o = load(at.gates + 3 * VL);
     const Vec<T> tc = P::cell(load(at.c_out));
-    const Vec<T> dc = fma(dh * o, P::cell_slope(tc), load(at.dc));
+    const Vec<T> dc = c_gradient<P>(at, dh, o, tc);
     store(at.dgates, dc * g * P::gate_slope(i));
     store(at.dgates + VL, dc * load(at.c_in) * P::gate_slope(f));
     store(at.dgates + 2 * VL, dc * i * P::cell_slope(g));

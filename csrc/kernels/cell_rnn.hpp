@@ -41,6 +41,13 @@ struct BackwardRow {
   int64_t valid;
 };
 
+// Gradient of the state after the step.
+template <class T>
+FR_INLINE Vec<T> whole_gradient(const BackwardRow<T>& at) {
+  const Vec<T> dh = load(at.dh);
+  return at.dy == nullptr ? dh : dh + load_n(at.dy, at.valid);
+}
+
 template <class T>
 struct Rnn {
   using Element = T;
@@ -60,8 +67,7 @@ struct Rnn {
   // One vector of hidden units.
   template <class P>
   static FR_INLINE void backward(const BackwardRow<T>& at) {
-    Vec<T> dh = load(at.dh);
-    if (at.dy != nullptr) dh += load_n(at.dy, at.valid);
+    const Vec<T> dh = whole_gradient(at);
     store(at.dgates, dh * P::cell_slope(load_n(at.y, at.valid)));
   }
 };

@@ -52,8 +52,7 @@ FR_INLINE Kept<T> enter_cell(BackwardRow<T>& at, const RegularRow<T>& on, T* scr
   Kept<T> kept{};
   if (on.mask != nullptr) store(on.masked, load_n(on.mask, at.valid) * load_n(at.h, at.valid));
   if (on.zone_h != nullptr) {
-    Vec<T> dh = load(at.dh);
-    if (at.dy != nullptr) dh += load_n(at.dy, at.valid);
+    const Vec<T> dh = whole_gradient(at);
     at.dy = nullptr;
     const Vec<T> z = load_n(on.zone_h, at.valid), share = set1<T>(1) - z;
     kept.h = z * dh;
@@ -95,6 +94,20 @@ struct RegularSteps {
       if constexpr (C::has_c) store(at.dc, load(at.dc) + kept.c);
     };
     for_units<C>(b, rows_of(b, step), units, body);
+  }
+
+  // On copies: what zoneout keeps is not to be taken off twice.
+  static FR_INLINE void note(const BackwardArgs& b, int64_t step, int64_t row, int64_t unit,
+                             BackwardRow<T> at) {
+    if (b.dc_all.base == nullptr) return;
+    alignas(vector_bytes) T scratch[lanes<T>] = {}, dh[lanes<T>], dc[lanes<T>];
+    store(dh, load(at.dh));
+    store(dc, load(at.dc));
+    at.dh = dh;
+    at.dc = dc;
+    const int64_t t = time_of(b.rows->seq, b.begin + step);
+    enter_cell<C>(at, regular_at<T>(b, t, row, unit), scratch);
+    note_c<C, P>(b, step, row, unit, at);
   }
 
   static FR_INLINE void second(const BackwardArgs& b, int64_t step, Range units) {

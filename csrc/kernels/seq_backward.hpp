@@ -105,6 +105,22 @@ struct StateWeights {
   int64_t K;  // rows
 };
 
+// The same for one row and U [K,H] as it lies. A function of its own: within step_product its registers would be saved at every
+// step of those that have packed weights.
+template <class T>
+FR_TILE void unpacked_step(const GateView<T>& g, int64_t row, const T* u, T* to, bool add,
+                           Range columns) {
+  unpacked_product<T>(
+      g, row, u, g.H, {columns.begin, min_of(columns.end, g.H)},
+      [&](int64_t column, int64_t length, T* sums) FR_FLAT {
+        for (int64_t c = 0; c < length; c += lanes<T>)
+          store(sums + c, add ? load(to + column + c) : Vec<T>{});
+      },
+      [&](int64_t column, int64_t length, const T* sums) FR_FLAT {
+        for (int64_t c = 0; c < length; c += lanes<T>) store(to + column + c, load(sums + c));
+      });
+}
+
 // out[n[i]] [Hp] (= or +=) dG[row + i] U for i < count: one step's product.
 template <class T>
 FR_TILE void step_product(const GateView<T>& g, int64_t row, int64_t count, const StateWeights<T>& u,
@@ -119,18 +135,8 @@ FR_TILE void step_product(const GateView<T>& g, int64_t row, int64_t count, cons
     });
     return;
   }
-  for (int64_t i = 0; i < count; ++i) {
-    T* to = out + n[i] * Hp;
-    unpacked_product<T>(
-        g, row + i, u.rows, g.H, {columns.begin, min_of(columns.end, g.H)},
-        [&](int64_t column, int64_t length, T* sums) FR_FLAT {
-          for (int64_t c = 0; c < length; c += lanes<T>)
-            store(sums + c, add ? load(to + column + c) : Vec<T>{});
-        },
-        [&](int64_t column, int64_t length, const T* sums) FR_FLAT {
-          for (int64_t c = 0; c < length; c += lanes<T>) store(to + column + c, load(sums + c));
-        });
-  }
+  for (int64_t i = 0; i < count; ++i)
+    unpacked_step<T>(g, row + i, u.rows, out + n[i] * Hp, add, columns);
 }
 
 // Of U's gates from the first-th on; two_phase cells have U_n behind the others.
@@ -265,6 +271,56 @@ FR_INLINE void second_pass(const BackwardArgs& b, int64_t step, Range units, Pla
   });
 }
 
+// Row (t, n) of dh_all or dc_all at a step and place of b.
+template <class T>
+FR_INLINE T* noted_at(const BackwardArgs& b, const Operand& all, int64_t step, int64_t place) {
+  const Sequence& seq = b.rows->seq;
+  return reinterpret_cast<T*>(all.base + time_of(seq, b.begin + step) * all.step +
+                              caller_row(seq, place) * all.row);
+}
+
+// The gradient of c as the cell made it; `at` is what the cell gets.
+template <class C, class P>
+FR_INLINE void note_c(const BackwardArgs& b, int64_t step, int64_t row, int64_t unit,
+                      const BackwardRow<typename C::Element>& at) {
+  using T = typename C::Element;
+  if constexpr (C::has_c) {
+    if (b.dc_all.base == nullptr) return;
+    const Vec<T> o = load(at.gates + 3 * lanes<T>), tc = P::cell(load(at.c_out));
+    store_n(noted_at<T>(b, b.dc_all, step, b.tables.n[row]) + unit,
+            C::template c_gradient<P>(at, whole_gradient(at), o, tc), at.valid);
+  }
+}
+
+// What backward goes through and forgets, for those who want to see it: fastrnn_backward_args::dh_all, dc_all. Before anything
+// of the step; a function of its own, so that backward_loop keeps its registers.
+template <class C, class Steps>
+FR_TILE void note_step(const BackwardArgs& b, int64_t step, Range units) {
+  using T = typename C::Element;
+  constexpr int VL = lanes<T>;
+  for_units<C>(b, rows_of(b, step), units,
+               [&](const BackwardRow<T>& at, int64_t row, int64_t unit) FR_FLAT {
+                 T* to = noted_at<T>(b, b.dh_all, step, b.tables.n[row]);
+                 store_n(to + unit, whole_gradient(at), at.valid);
+                 Steps::note(b, step, row, unit, at);
+               });
+  if (b.rows->seq.mask == nullptr) return;
+  for (int64_t i = b.tables.held_first[step]; i < b.tables.held_first[step + 1]; ++i) {
+    const int64_t n = b.tables.held_n[i], from = n * b.layout.hidden_padded;
+    if (n < b.n_begin || n >= b.n_end) continue;
+    for (int64_t u = units.begin; u < min_of(units.end, b.layout.H); u += VL) {
+      BackwardRow<T> at{};
+      at.dh = static_cast<T*>(b.dh) + from + u;
+      at.valid = b.layout.H - u;
+      if (b.tables.held_dy[i] != nullptr) at.dy = static_cast<const T*>(b.tables.held_dy[i]) + u;
+      store_n(noted_at<T>(b, b.dh_all, step, n) + u, whole_gradient(at), at.valid);
+      if (b.dc_all.base != nullptr)
+        store_n(noted_at<T>(b, b.dc_all, step, n) + u, load(static_cast<T*>(b.dc) + from + u),
+                at.valid);
+    }
+  }
+}
+
 // What a step consists of: the cell's derivatives, those after the product with U_n (GRU with reset before), and dh of the
 // state before. RegularSteps has the same with recurrent dropout and zoneout.
 template <class C, class P>
@@ -280,6 +336,10 @@ struct PlainSteps {
   }
   static FR_INLINE void state(const BackwardArgs& b, int64_t step, Range units) {
     state_product<C>(b, rows_of(b, step), b.dh, C::carries, units);
+  }
+  static FR_INLINE void note(const BackwardArgs& b, int64_t step, int64_t row, int64_t unit,
+                             const BackwardRow<T>& at) {
+    note_c<C, P>(b, step, row, unit, at);
   }
 };
 template <class C, class P>
@@ -303,6 +363,7 @@ FR_INLINE void backward_loop(BackwardArgs& b) {
   for (int64_t step = last; step >= 0; --step) {
     units([&](Range part) FR_FLAT {
       if (step < last) state_grad(step + 1, part);
+      if (b.dh_all.base != nullptr) note_step<C, Steps>(b, step, part);
       if (b.rows->seq.mask != nullptr) held_rows<T>(b, step, part);
       Steps::cell(b, step, part);
     });

@@ -144,7 +144,7 @@ def pad(
     steps = int(lengths.max(initial=0))
     if total_length is not None:
         why = "the steps of the longest row"
-        steps = _check.at_least("total_length", _validate.positive_int("total_length", total_length), steps, why)
+        steps = _check.at_least("total_length", _validate.natural_int("total_length", total_length), steps, why)
     dtype = np.result_type(*source) if isinstance(source, list) else source.data.dtype
     rest = source[0].shape[1:] if isinstance(source, list) else _rest(source)
     value = _check.filler(padding_value, dtype)

@@ -72,7 +72,8 @@ class Recurrent(Generic[S]):
     """Base of the layers; not made by itself."""
 
     __slots__ = (
-        "__weakref__", "_batch_first", "_dropout", "_lock", "_now", "_options", "_recurrent_dropout", "_rng", "_spec",
+        "__weakref__", "_batch_first", "_draws", "_dropout", "_lock", "_now", "_options", "_recurrent_dropout", "_rng",
+        "_spec",
     )  # fmt: skip
 
     # The constructor's arguments, read-only.
@@ -92,6 +93,7 @@ class Recurrent(Generic[S]):
     _cell: ClassVar[str]
     _own: ClassVar[tuple[str, ...]] = ()  # options that not all cells have
     _batch_first: bool
+    _draws: bool  # whether a training forward draws anything
     _dropout: float
     _lock: threading.Lock
     _now: _Snapshot
@@ -126,6 +128,7 @@ class Recurrent(Generic[S]):
         self._recurrent_dropout = _validate.fraction("recurrent_dropout", given.pop("recurrent_dropout"))
         zoneout = _validate_regularisers.zoneout_rates(given.pop("zoneout"), self._cell)
         self._spec = replace(_validate.spec(self._cell, given), zoneout=zoneout)
+        self._draws = any((self._dropout, self._recurrent_dropout, *zoneout))
         self._lock = threading.Lock()
         self._options = {**options, "batch_first": self._batch_first, "dropout": self._dropout}
         self._options |= {name: getattr(self._spec, name) for name in given if name not in ("dtype", "activations")}
@@ -240,11 +243,12 @@ class Recurrent(Generic[S]):
         TypeError, ValueError
             An argument that does not fit, before anything is written.
         """
-        now = self._now
+        now, drop, recurrent, zoneout = self._now, None, None, None
+        if self._draws:
+            drop, recurrent, zoneout = _draws.arguments(self._rng, self._spec, self._dropout, self._recurrent_dropout)
         y, last, new = functional.forward(
-            self._bind(now), x, state, lengths=lengths, reset=reset, mask=mask,
-            tape=tape, save=save, batch_first=self._batch_first,
-            **_draws.arguments(self._rng, self._spec, self._dropout, self._recurrent_dropout),
+            self._bind(now), x, state, lengths=lengths, reset=reset, mask=mask, dropout=drop,
+            recurrent_dropout=recurrent, zoneout=zoneout, tape=tape, save=save, batch_first=self._batch_first,
         )  # fmt: skip
         new.owner = now.owner
         return y, last, new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -71,14 +71,17 @@ def zoneout_share(
 
 def given(
     spec: Spec, mask: Any, zoneout: Any, steps: int, batch: int, batched: bool
-) -> Callable[[], Regularisers | None]:
+) -> Callable[[], Regularisers] | None:
     """Check the arrays that a training call was given; the rest, functions of a shape, are called by what is returned.
 
-    They are called for the mask, for h and for c, in this order. Without either argument zoneout is the spec's own.
+    They are called for the mask, for h and for c, in this order. Without either argument zoneout is the spec's own;
+    None if that has none.
     """
+    if mask is None and zoneout is None and spec.zoneout == (0.0, 0.0):
+        return None
     expected = spec.expected(steps, batch)
     if mask is None and zoneout is None:
-        return lambda: expected
+        return lambda: cast(Regularisers, expected)
     shares = (None, None) if zoneout is None else zoneout_pair(zoneout, spec)
     names = ("zoneout[0] (h)", "zoneout[1] (c)") if spec.cell == "lstm" else ("zoneout", "")
 

@@ -8,8 +8,8 @@
 Names are a letter and PyTorch's suffix of layer and direction, "f_l0" or "h_l1_reverse". The letters of an LSTM are
 i f g o c h, those of a GRU r z n h, that of an RNN h.
 
-The compiled kernels keep gates in a layout of their own and gradients of hidden states not at all. What is shown here
-is computed by the NumPy backend in the layer's dtype: it follows the same equations and differs in rounding only.
+The compiled kernels keep gates in a layout of their own. What `unroll` shows is computed by the NumPy backend in the
+layer's dtype: it follows the same equations and differs in rounding only.
 
 Letters: T steps, N batch, H hidden.
 """
@@ -23,7 +23,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import _packed, _validate
+from . import _packed, _validate, backends, functional
 from ._diagnostics_plots import plot_gradient_flow, plot_spectral_radius, plot_unroll
 from ._recurrent import Recurrent
 from ._spec import Regularisers, Spec
@@ -219,9 +219,10 @@ def gradient_flow(
 
     Notes
     -----
-    The norms cost a forward and a backward pass of the NumPy backend besides the backward pass itself, without its
-    products for the weights (all in all 3.6 to 4.6 times `layer.backward`, `bench/bench_diagnostics.py`), and T*N*H
-    values for each name. They are of the layer's dtype: what float32 cannot hold, below 1e-45, is 0 here.
+    The states' gradients come from the compiled backward pass, run a second time without its products for the weights
+    and x: all in all 1.5 to 1.6 times `layer.backward` (`bench/bench_diagnostics.py`). Of a tape of another backend, or
+    of options without fast kernels, they come from a forward and a backward pass in NumPy. They take T*N*H values for
+    each name, of the layer's dtype: what a normal float32 cannot hold, below 1e-38, is 0 here.
 
     Bengio, Simard and Frasconi, "Learning long-term dependencies with gradient descent is difficult", IEEE Transactions
     on Neural Networks 5 (1994); Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks",
@@ -249,30 +250,13 @@ def gradient_flow(
         dy = _validate.like_output("dy", data, spec, first, second, tape.batched, tape.batch_first)
     dhn, dcn = _validate.state("dstate", dstate, spec, tape.batch, batched, partial=True)
     # Before the backward pass, which may take the memory of x for its results and forgets what the tape holds.
-    control = (tape.lengths, tape.reset, tape.mask, tape.dropout)
-    x = cast(Array, tape.x)
-    if layout is not None:  # here everything is padded
-        spread = layout.packing.spread
-        x, dy = spread(x), spread(dy)
-        control = (
-            layout.packing.lengths, spread(tape.reset), spread(tape.mask), layout.packing.spread_layers(tape.dropout)
-        )  # fmt: skip
-    twin, packed = _twin(layer)
-    regular = tape.regular
-    y, kept = _forward(twin, packed, x, tape.h0, tape.c0, *control, regular)
-    kernels = cast(_numpy.NumpyKernels, twin.kernels)
-    seen: list[tuple[Array, Array | None]] = []
-    kernels.seen = seen
-    twin.backward(
-        packed, kept, x, y, tape.h0, tape.c0, dy, dhn, dcn, None, None, None, None, *control,
-        retain=False, accumulate=False, regular=regular,
-    )  # fmt: skip
+    if tape.packed.backend == "cpp":
+        seen = _compiled_states(tape, dy, dhn, dcn)
+    else:
+        seen = _twin_states(layer, tape, dy, dhn, dcn)
     gradients = layer.backward(tape, given, dstate, retain=retain, out=out, accumulate=accumulate)
     states: dict[str, Array] = {}
-    for k, suffix in enumerate(_suffixes(spec)):
-        # The pass goes from the last layer to the first, and in each from the forward direction to the reverse one.
-        layers_above = spec.num_layers - 1 - k // spec.directions
-        dh, dc = seen[layers_above * spec.directions + k % spec.directions]
+    for suffix, (dh, dc) in zip(_suffixes(spec), seen, strict=True):
         if dc is not None:
             states[f"c_{suffix}"] = dc if batched else dc[:, 0]
         states[f"h_{suffix}"] = dh if batched else dh[:, 0]
@@ -369,9 +353,57 @@ def _forward(
     return y, tape
 
 
+def _compiled_states(
+    tape: Tape, dy: Array | None, dhn: Array | None, dcn: Array | None
+) -> list[tuple[Array, Array | None]]:
+    """dL/dh[t] and, of an LSTM, dL/dc[t] (T, N, H) of every layer and direction: the compiled time loop once more."""
+    spec, layout = tape.spec, tape.layout
+    count, *shape = _validate.state_shape(spec, tape.batch)
+    dh = np.empty((count, tape.steps, *shape), spec.dtype)
+    dc = np.empty_like(dh) if spec.cell == "lstm" else None
+    buffer = tape.take()
+    try:
+        cast(Any, backends.load("cpp")).backward(
+            tape.packed, buffer, tape.x, tape.y, tape.h0, tape.c0, dy, dhn, dcn, None, None, None, None, tape.lengths,
+            tape.reset, tape.mask, tape.dropout, retain=True, accumulate=False,
+            packing=None if layout is None else layout.packing, regular=tape.regular, dh_all=dh, dc_all=dc,
+        )  # fmt: skip
+    finally:
+        tape.give_back(buffer, ready=True)
+    return [(dh[k], None if dc is None else dc[k]) for k in range(count)]
+
+
+def _twin_states(
+    layer: Recurrent[Any], tape: Tape, dy: Array | None, dhn: Array | None, dcn: Array | None
+) -> list[tuple[Array, Array | None]]:
+    """The same by a forward and a backward pass of the NumPy backend or the general path."""
+    x, layout, spec = cast(Array, tape.x), tape.layout, tape.spec
+    control = (tape.lengths, tape.reset, tape.mask, tape.dropout)
+    if layout is not None:  # here everything is padded
+        spread = layout.packing.spread
+        x, dy = spread(x), spread(dy)
+        control = (
+            layout.packing.lengths, spread(tape.reset), spread(tape.mask), layout.packing.spread_layers(tape.dropout)
+        )  # fmt: skip
+    twin, packed = _twin(layer)
+    y, kept = _forward(twin, packed, x, tape.h0, tape.c0, *control, tape.regular)
+    seen: list[tuple[Array, Array | None]] = []
+    cast(_numpy.NumpyKernels, twin.kernels).seen = seen
+    twin.backward(
+        packed, kept, x, y, tape.h0, tape.c0, dy, dhn, dcn, None, None, None, None, *control,
+        retain=False, accumulate=False, regular=tape.regular,
+    )  # fmt: skip
+    # The pass goes from the last layer to the first, and in each from the forward direction to the reverse one.
+    d = spec.directions
+    return [pair for k in range(0, len(seen), d)[::-1] for pair in seen[k : k + d]]
+
+
 def _norm(array: Array) -> Array:
-    """Euclidean norm over the last axis in float64, scaled so that no square underflows: vanishing is the subject."""
-    values = np.abs(array.astype(np.float64))
+    """Euclidean norm over the last axis in float64, such that no square underflows: vanishing is the subject."""
+    values = array.astype(np.float64, copy=False)
+    if array.dtype == np.float32:  # the square of the least one is 1e-90
+        return cast(Array, np.sqrt(np.einsum("...i,...i->...", values, values)))
+    values = np.abs(values)
     scale = values.max(axis=-1, initial=0.0, keepdims=True)
     with np.errstate(all="ignore"):
         part = np.where(scale > 0, values / np.where(scale > 0, scale, 1), values)

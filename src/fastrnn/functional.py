@@ -227,7 +227,7 @@ def forward(
     if draw and spec.num_layers > 1:
         shape = (spec.num_layers - 1, *y.shape)
         dropout = _validate.dropout_masks(draw(shape), spec, steps, batch, True)
-    regular = regularise()
+    regular = None if regularise is None else regularise()
     old = tape.memory_for(packed.backend) if tape is not None else None
     buffer = module.make_tape(packed, times, sequences, old, recompute, 0 if packing is None else steps)
     module.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, buffer, packing, regular)

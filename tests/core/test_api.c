@@ -79,7 +79,8 @@ static void check_workspace_grows(void) {
     for (p.T = 1; p.T < 600; ++p.T) {
       expect("a longer sequence", plan(p, &sizes), FASTRNN_OK);
       if (sizes.forward_workspace < before) {
-        printf("cell %u: the workspace of %d steps is smaller than that of %d\n", cell, (int)p.T, (int)p.T - 1);
+        printf("cell %u: the workspace of %d steps is smaller than that of %d\n", cell, (int)p.T,
+               (int)p.T - 1);
         ++failures;
       }
       before = sizes.forward_workspace;
@@ -349,6 +350,8 @@ static void check_backward(void) {
   REFUSED("no backward weights", b, b.packed_backward = NULL, BACKWARD, FASTRNN_NULL_POINTER);
   REFUSED("no tape", b, b.tape = NULL, BACKWARD, FASTRNN_NULL_POINTER);
   REFUSED("dx is x", b, b.dx = w.x, BACKWARD, FASTRNN_OVERLAP);
+  REFUSED("dh_all is x", b, b.dh_all = w.x, BACKWARD, FASTRNN_OVERLAP);
+  REFUSED("dc_all without dh_all", b, b.dc_all = w.y, BACKWARD, FASTRNN_NULL_POINTER);
   REFUSED("dweights in the tape", b, b.dweights = w.tape, BACKWARD, FASTRNN_OVERLAP);
   REFUSED("dh0 is h0", b, b.dh0 = w.h, BACKWARD, FASTRNN_OVERLAP);
   REFUSED("dx on an odd address", b, b.dx = (char*)w.dx + 1, BACKWARD, FASTRNN_MISALIGNED);

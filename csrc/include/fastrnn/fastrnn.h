@@ -239,6 +239,10 @@ typedef struct fastrnn_backward_args {
   void* tape;          /* inout; left as it is if problem.retain */
   void* workspace;     /* [sizes.backward_workspace] 64-byte aligned */
   const void* weights; /* as fastrnn_pack's, where packed_backward is null */
+  /* [L*D,T,N,H] out, packed rows too, 0 behind a row's end: the gradient of h[t] with all that comes of it, y[t] among it;
+   * null: not wanted. And of c[t], by way of h[t] too, with zoneout that of what the cell made; only with dh_all. */
+  void* dh_all;
+  void* dc_all; /* LSTM */
 } fastrnn_backward_args;
 
 fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_backward_args* args);

@@ -227,8 +227,9 @@ def _is_available(name: str) -> bool:
 
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """As np.empty; where the compiled backend is in use, a large array takes a block that it kept from another."""
-    core = _loaded.get("cpp")
-    return np.empty(shape, dtype) if core is None else cast(Array, cast(Any, core).empty(shape, dtype))
+    core: Any = _loaded.get("cpp")
+    made: Array = np.empty(shape, dtype) if core is None else core.empty(shape, dtype)
+    return made
 
 
 def active_isa(module: Backend) -> str:

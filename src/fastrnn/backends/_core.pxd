@@ -132,6 +132,8 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         int64_t zoneout_n
         void* tape
         void* workspace
+        void* dh_all
+        void* dc_all
 
     ctypedef struct fastrnn_stepper:
         pass

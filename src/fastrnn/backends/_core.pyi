@@ -74,6 +74,8 @@ def backward(
     accumulate: bool,
     packing: Packing | None = None,
     regular: Regularisers | None = None,
+    dh_all: Array | None = None,
+    dc_all: Array | None = None,
 ) -> None: ...
 def probe(
     kind: str, repeats: int, *, dtype: str = "float32", threads: int = 1, buffer: Array | None = None

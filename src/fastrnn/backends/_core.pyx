@@ -286,9 +286,12 @@ def forward(
 
 def backward(
     Packed packed not None, Buffer tape not None, x, y, h0, c0, dy, dhn, dcn, dx, dh0, dc0, dweights, lengths, reset, mask,
-    dropout, bint retain, bint accumulate, packing=None, regular=None
+    dropout, bint retain, bint accumulate, packing=None, regular=None, dh_all=None, dc_all=None
 ):
-    """Gradients of one forward call; see `fastrnn.backends.Backend`."""
+    """Gradients of one forward call; see `fastrnn.backends.Backend`.
+
+    dh_all, dc_all (L*D, T, N, H): those of every state on the way, if they are wanted; padded also of packed rows.
+    """
     cdef fastrnn_backward_args a
     cdef fastrnn_problem problem
     cdef fastrnn_sizes sizes
@@ -313,6 +316,7 @@ def backward(
     a.dhn, a.dcn = data(dhn), data(dcn)
     a.dx, a.dx_t, a.dx_n = data(dx), stride(dx, 0), stride(dx, 1)
     a.dh0, a.dc0, a.dweights = data(dh0), data(dc0), data(dweights)
+    a.dh_all, a.dc_all = data(dh_all), data(dc_all)
     set_rows(&a, lengths, packing)
     a.reset = <const uint8_t*>data(reset)
     a.mask = <const uint8_t*>data(mask)
@@ -349,8 +353,10 @@ def empty(tuple shape, dtype):
             return np.empty(shape, dtype)
         count *= size
         dims[i] = size
-    cdef cnp.dtype kind = np.dtype(dtype)
-    if count * kind.itemsize < SPARE_FROM or count * kind.itemsize > SPARE_LIMIT:
+    cdef cnp.dtype kind = dtype if isinstance(dtype, cnp.dtype) else np.dtype(dtype)
+    if count * kind.itemsize < SPARE_FROM:  # with NumPy's function in C: np.empty takes twice as long
+        return cnp.PyArray_SimpleNew(ndim, dims, kind.num)
+    if count * kind.itemsize > SPARE_LIMIT:
         return np.empty(shape, dtype)
     cdef Buffer block = Buffer(count * kind.itemsize)
     array = cnp.PyArray_SimpleNewFromData(ndim, dims, kind.num, block.memory)
