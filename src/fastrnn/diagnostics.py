@@ -23,7 +23,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import _packed, _validate, backends, functional
+from . import _packed, _validate, backends
 from ._diagnostics_plots import plot_gradient_flow, plot_spectral_radius, plot_unroll
 from ._recurrent import Recurrent
 from ._spec import Regularisers, Spec
