@@ -218,6 +218,7 @@ def test_where_only_pytorch_can_compute() -> None:
         net(torch.randn(T, N, I + 1))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_checkpoint_draws_the_same_again() -> None:
     from torch.utils.checkpoint import checkpoint
 
