@@ -39,7 +39,6 @@ PYTHON_ARROWS: dict[str, set[str]] = {
         "_diagnostics_plots",
         "_packed",
         "_recurrent",
-        "functional",
         "_tape",
         "_validate",
         "backends",

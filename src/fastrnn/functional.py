@@ -446,8 +446,9 @@ def _new_output(spec: Spec, steps: int, batch: int, batch_first: bool, dtype: np
 
 
 def _new_state(spec: Spec, batch: int, dtype: npt.DTypeLike) -> tuple[Array, Array | None]:
-    hn = np.empty(_validate.state_shape(spec, batch), dtype)
-    return hn, np.empty(_validate.state_shape(spec, batch, cell=True), dtype) if spec.cell == "lstm" else None
+    layers = spec.num_layers * spec.directions
+    hn = np.empty((layers, batch, spec.output_size), dtype)
+    return hn, np.empty((layers, batch, spec.hidden_size), dtype) if spec.cell == "lstm" else None
 
 
 def _as_given(y: Array, batched: bool, batch_first: bool) -> Array:
