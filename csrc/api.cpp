@@ -84,8 +84,11 @@ fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_for
   return with(args, first_forward, [&](const fastrnn_forward_args& a) {
     return with_plan(problem, [&](const Plan& plan) {
       if (!regularisers_fit(plan.p, a)) return FASTRNN_BAD_PROBLEM;
-      const fastrnn_status status = fastrnn::check_forward(plan, a);
-      return status == FASTRNN_OK ? fastrnn::run_forward(plan, a) : status;
+      fastrnn::Arena workspace(
+          a.workspace);  // where things will lie in it, once it has been checked
+      const fastrnn::ForwardMemory memory = fastrnn::forward_memory(plan, workspace);
+      const fastrnn_status status = fastrnn::check_forward(plan, a, workspace);
+      return status == FASTRNN_OK ? fastrnn::run_forward(plan, a, memory) : status;
     });
   });
 }
@@ -94,8 +97,11 @@ fastrnn_status fastrnn_backward(const fastrnn_problem* problem, const fastrnn_ba
   return with(args, first_backward, [&](const fastrnn_backward_args& a) {
     return with_plan(problem, [&](const Plan& plan) {
       if (!regularisers_fit(plan.p, a)) return FASTRNN_BAD_PROBLEM;
-      const fastrnn_status status = fastrnn::check_backward(plan, a);
-      return status == FASTRNN_OK ? fastrnn::run_backward(plan, a) : status;
+      fastrnn::Arena workspace(
+          a.workspace);  // where things will lie in it, once it has been checked
+      const fastrnn::BackwardMemory memory = fastrnn::backward_memory(plan, workspace);
+      const fastrnn_status status = fastrnn::check_backward(plan, a, workspace);
+      return status == FASTRNN_OK ? fastrnn::run_backward(plan, a, memory) : status;
     });
   });
 }

@@ -130,6 +130,7 @@ void add_common(const Plan& plan, const Args& a, Arrays& arrays) {
   arrays.in(a.mask, cells, 1);
   arrays.in(a.dropout, (plan.p.L - 1) * cells * plan.p.D * plan.p.H * plan.item, plan.item);
   arrays.in(a.recurrent_dropout, state_bytes(plan), plan.item);
+  if (a.zoneout_h == nullptr && a.zoneout_c == nullptr) return;
   arrays.in(a.zoneout_h, zoneout_bytes(plan, a), plan.item);
   arrays.in(a.zoneout_c, zoneout_bytes(plan, a), plan.item);
 }
@@ -145,15 +146,14 @@ fastrnn_status check_pack(const Plan& plan, const void* weights, const void* pac
   return arrays.status();
 }
 
-fastrnn_status check_forward(const Plan& plan, const fastrnn_forward_args& a) noexcept {
+fastrnn_status check_forward(const Plan& plan, const fastrnn_forward_args& a,
+                             const Arena& workspace) noexcept {
   const fastrnn_problem& p = plan.p;
   // Packed rows are [rows,..], whose second stride nobody looks at.
   const int64_t T = plan.packed() ? p.rows : p.T, N = plan.packed() ? 1 : p.N;
   const bool empty = T == 0 || N == 0;
   if (a.packed == nullptr || a.workspace == nullptr) return FASTRNN_NULL_POINTER;
   if (!empty && (a.x == nullptr || a.y == nullptr)) return FASTRNN_NULL_POINTER;
-  Arena workspace(nullptr);
-  forward_memory(plan, workspace);
   if (workspace.overflow()) return FASTRNN_TOO_LARGE;
   Arrays arrays(plan.item);
   arrays.in(a.packed, packed_bytes(plan), line);
@@ -167,7 +167,8 @@ fastrnn_status check_forward(const Plan& plan, const fastrnn_forward_args& a) no
   return arrays.status();
 }
 
-fastrnn_status check_backward(const Plan& plan, const fastrnn_backward_args& a) noexcept {
+fastrnn_status check_backward(const Plan& plan, const fastrnn_backward_args& a,
+                              const Arena& workspace) noexcept {
   const fastrnn_problem& p = plan.p;
   // Packed rows are [rows,..], whose second stride nobody looks at.
   const int64_t T = plan.packed() ? p.rows : p.T, N = plan.packed() ? 1 : p.N;
@@ -178,8 +179,6 @@ fastrnn_status check_backward(const Plan& plan, const fastrnn_backward_args& a) 
   if (!empty && a.tape == nullptr && plan.has_tape()) return FASTRNN_NULL_POINTER;
   if (plan.recompute && a.packed == nullptr) return FASTRNN_NULL_POINTER;
   if (plan.has_c && a.dc_all != nullptr && a.dh_all == nullptr) return FASTRNN_NULL_POINTER;
-  Arena workspace(nullptr);
-  backward_memory(plan, workspace);
   if (workspace.overflow()) return FASTRNN_TOO_LARGE;
   Arrays arrays(plan.item);
   arrays.in(a.packed, packed_bytes(plan), line);
@@ -207,19 +206,50 @@ fastrnn_status check_backward(const Plan& plan, const fastrnn_backward_args& a) 
   return arrays.status();
 }
 
+namespace {
+
+// Whether nothing is wrong with a step of one row; if anything may be, the general way says what. Straight on, since a step's
+// preparations hide behind the arithmetic of the one before only as far as a processor looks ahead: 80 instead of 86 ns, 67
+// without any check (LSTM 1->16, Zen 4).
+bool is_clean(const StepPlan& step, const fastrnn_step_args& a) {
+  const auto at = [](const void* p) { return reinterpret_cast<uintptr_t>(p); };
+  struct Range {
+    uintptr_t begin, end;
+    bool meets(const Range& other) const { return begin < other.end && other.begin < end; }
+  };
+  const auto range = [&](const void* p, int64_t bytes) {
+    return Range{at(p), at(p) + static_cast<uintptr_t>(bytes)};
+  };
+  const uintptr_t lines = at(a.packed) | at(a.workspace);
+  const uintptr_t items = at(a.x) | at(a.y) | at(a.h) | at(a.c);
+  if ((lines & (line - 1)) != 0 || (items & static_cast<uintptr_t>(step.item - 1)) != 0)
+    return false;
+  const Range packed = range(a.packed, step.all_packed), work = range(a.workspace, step.workspace);
+  const Range x = range(a.x, step.x_bytes), y = range(a.y, step.y_bytes);
+  const Range h = range(a.h, step.h_bytes), c = range(a.c, step.h_bytes);  // null: meets nothing
+  const auto top = [](const Range& r) { return r.end < r.begin; };
+  if (top(packed) || top(work) || top(x) || top(y) || top(h) || top(c)) return false;
+  if (work.meets(packed) || work.meets(x) || work.meets(y) || work.meets(h) || work.meets(c))
+    return false;
+  if (h.meets(packed) || h.meets(x) || h.meets(y) || h.meets(c)) return false;
+  return !(c.meets(packed) || c.meets(x) || c.meets(y) || y.meets(packed) || y.meets(x));
+}
+
+}  // namespace
+
 fastrnn_status check_step(const StepPlan& step, const fastrnn_step_args& a) noexcept {
   const fastrnn_problem& p = step.p;
   if (a.packed == nullptr || a.workspace == nullptr) return FASTRNN_NULL_POINTER;
   if (a.h == nullptr || (p.cell == FASTRNN_LSTM && a.c == nullptr)) return FASTRNN_NULL_POINTER;
   if (p.N > 0 && (a.x == nullptr || a.y == nullptr)) return FASTRNN_NULL_POINTER;
-  const int64_t states = p.L * p.D * p.N * p.H * step.item;
+  if (p.N == 1 && is_clean(step, a)) return FASTRNN_OK;
   Arrays arrays(step.item);
   arrays.in(a.packed, step.all_packed, line);
   arrays.out(a.workspace, step.workspace, line);
   arrays.rows(a.x, 1, p.N, p.I, 0, a.x_n, false);
   arrays.rows(a.y, 1, p.N, p.D * p.H, 0, a.y_n, true);
-  arrays.out(a.h, states, step.item);
-  if (p.cell == FASTRNN_LSTM) arrays.out(a.c, states, step.item);
+  arrays.out(a.h, step.h_bytes, step.item);
+  if (p.cell == FASTRNN_LSTM) arrays.out(a.c, step.h_bytes, step.item);
   return arrays.status();
 }
 

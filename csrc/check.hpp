@@ -1,11 +1,12 @@
 // What a caller in C can get wrong: every question is asked once a call, before anything is read or written, and on ranges of
-// addresses only. On a call of one step of one row this takes some 30 of 250 ns (LSTM, Zen 4).
+// addresses only. Of a call of one step of one row this takes 21 of 384 ns (fastrnn_forward, LSTM 1->16, Zen 4), of a stepper's
+// 14 of 81.
 #pragma once
 
 #include <cstring>
 
 #include "fastrnn/fastrnn.h"
-#include "plan.hpp"
+#include "memory.hpp"
 
 namespace fastrnn {
 
@@ -30,8 +31,10 @@ const S* read_struct(const S* given, uint32_t first, S& room) noexcept {
 
 fastrnn_status check_pack(const Plan& plan, const void* weights, const void* packed,
                           const void* packed_backward) noexcept;
-fastrnn_status check_forward(const Plan& plan, const fastrnn_forward_args& args) noexcept;
-fastrnn_status check_backward(const Plan& plan, const fastrnn_backward_args& args) noexcept;
+fastrnn_status check_forward(const Plan& plan, const fastrnn_forward_args& args,
+                             const Arena& workspace) noexcept;
+fastrnn_status check_backward(const Plan& plan, const fastrnn_backward_args& args,
+                              const Arena& workspace) noexcept;
 struct StepPlan;
 fastrnn_status check_step(const StepPlan& step, const fastrnn_step_args& args) noexcept;
 

@@ -137,9 +137,9 @@ void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_
   });
 }
 
-fastrnn_status run_forward(const Plan& plan, const fastrnn_forward_args& a) noexcept {
-  Arena workspace(a.workspace), kept(a.tape);
-  const ForwardMemory memory = forward_memory(plan, workspace);
+fastrnn_status run_forward(const Plan& plan, const fastrnn_forward_args& a,
+                           const ForwardMemory& memory) noexcept {
+  Arena kept(a.tape);
   const fastrnn_status status = check_rows(plan.p, rows_in(a), memory.sequence);
   if (status != FASTRNN_OK) return status;
   const TapeMemory all = tape_memory(plan, kept);

@@ -214,9 +214,9 @@ void backward_layer(const Plan& plan, const fastrnn_backward_args& a, const Back
 
 }  // namespace
 
-fastrnn_status run_backward(const Plan& plan, const fastrnn_backward_args& a) noexcept {
-  Arena workspace(a.workspace), kept(a.tape);
-  const BackwardMemory memory = backward_memory(plan, workspace);
+fastrnn_status run_backward(const Plan& plan, const fastrnn_backward_args& a,
+                            const BackwardMemory& memory) noexcept {
+  Arena kept(a.tape);
   const fastrnn_status status = check_rows(plan.p, rows_in(a), memory.sequence);
   if (status != FASTRNN_OK) return status;
   const TapeMemory tape = tape_memory(plan, kept);

@@ -21,7 +21,9 @@ void* Arena::take(int64_t count, int64_t item) noexcept {
     overflow_ = true;
     return nullptr;
   }
-  void* piece = base_ == nullptr ? nullptr : base_ + used_;
+  // In integers: the base may be any number of a caller's that has not been checked yet.
+  void* piece =
+      base_ == 0 ? nullptr : reinterpret_cast<void*>(base_ + static_cast<uintptr_t>(used_));
   used_ = end;
   return piece;
 }

@@ -10,13 +10,13 @@ namespace fastrnn {
 // is used come from the same lines of code; `overflow` says that a size left 63 bits.
 class Arena {
  public:
-  explicit Arena(void* base) noexcept : base_(static_cast<char*>(base)) {}
+  explicit Arena(void* base) noexcept : base_(reinterpret_cast<uintptr_t>(base)) {}
   void* take(int64_t count, int64_t item) noexcept;
   int64_t used() const noexcept { return used_; }
   bool overflow() const noexcept { return overflow_; }
 
  private:
-  char* base_;
+  uintptr_t base_;
   int64_t used_ = 0;
   bool overflow_ = false;
 };

@@ -1,7 +1,7 @@
 // fastrnn_step: one step of every row, its states in the caller's own arrays, with nothing left to decide.
 //
-// At T=1 the general way spends more on the plan, on where memory lies and on tables than a small layer's arithmetic takes: 240 of
-// 298 ns (LSTM 1->16, Zen 4). All of that is the same at every step, so it is worked out once, into plain memory of the
+// At T=1 the general way spends more on the plan, on where memory lies and on tables than a small layer's arithmetic takes: 320 of
+// 384 ns (LSTM 1->16, Zen 4). All of that is the same at every step, so it is worked out once, into plain memory of the
 // caller's, which holds no pointer into the caller's arrays. Kernels, order of arithmetic and bits are those of fastrnn_forward.
 #pragma once
 
@@ -15,10 +15,11 @@ namespace fastrnn {
 struct StepPlan {
   uint64_t mark;  // of this library in this process: others' memory is refused
   fastrnn_problem p;
-  void (*kernel)(ForwardArgs&);  // null: fastrnn_forward does it, which knows every option
-  int64_t item;                  // bytes of an element, and so on
-  int64_t packed[2];             // of the first layer's weights, of each other's
-  int64_t all_packed, workspace;
+  void (*kernel)(ForwardArgs&);       // null: fastrnn_forward does it, which knows every option
+  int64_t item;                       // bytes of an element, and so on
+  int64_t packed[2];                  // of the first layer's weights, of each other's
+  int64_t all_packed, workspace;      // of the caller's arrays
+  int64_t x_bytes, y_bytes, h_bytes;  // one row of x and y, dense; all of h
   int64_t tables, c, y, scratch;  // offsets in the workspace; c: -1 where c is used in its place
   Layout layout[2];
 };

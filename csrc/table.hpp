@@ -14,7 +14,8 @@ struct CellKernels {
   void (*backward)(const BackwardArgs&);     // the time loop: dgates, dh0, dc0
   void (*input_grad)(const InputGradArgs&, int64_t row_begin, int64_t row_end);
   void (*weight_grad)(const WeightGradArgs&, int64_t panel_begin, int64_t panel_end);
-  void (*step)(ForwardArgs&);  // inference, one step whose rows are tabled; no projection
+  void (*step)(
+      ForwardArgs&);  // inference, one step whose rows are tabled, h in place; no projection
 };
 
 // Work of a known amount, for measuring (kernels/probe.hpp).

@@ -207,11 +207,22 @@ void seq_forward(const ForwardArgs& args) {
   }
 }
 
-// One step whose rows the caller has tabled; x enters the step's own product, as it does in seq_forward where T is 1.
+// One step whose rows the caller has tabled, h in place; x enters the step's own product, as it does in seq_forward where T is 1.
 template <class C>
 void seq_step(ForwardArgs& f) {
-  const int64_t rows = f.rows->n_end - f.rows->n_begin;
-  if (!single_steps<C, false>(f, 1, rows)) forward_step<C, false>(f, 0, rows);
+  using T = typename C::Element;
+  const int64_t rows = f.rows->n_end - f.rows->n_begin, H = f.layout.H;
+  const bool done =
+      rows == 1 && with_group<C>(f.layout, [&](auto p, auto nv) FR_FLAT {
+        single_tile<C, false, decltype(p)::value, decltype(nv)::value, Part::all_in_place>(
+            f, 0, 0, 1, nullptr, 0);
+      });
+  if (done) return;
+  forward_step<C, false>(f, 0, rows);
+  for (int64_t row = 0; row < rows; ++row) {
+    copy_row(static_cast<T*>(const_cast<void*>(f.tables.h[row])), static_cast<T*>(f.tables.y[row]),
+             H, H);
+  }
 }
 
 }  // namespace

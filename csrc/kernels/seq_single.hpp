@@ -6,9 +6,11 @@
 //   multiply-add, and behind them the chain of the activations (about 150 cycles, LSTM, Zen 4) has nothing to hide behind.
 //   P = 2: 8 chains, and the activations of two panels overlap.
 //
-// Where one group is the whole layer (H <= 2 vectors), `whole`, all steps of a chunk run in one call, and h lies in a buffer
-// of this function: a row of y may end within a vector or lie across lines, and such a store is not forwarded to the loads
-// of the next step. Registers: 8 accumulators, 4 broadcasts; the weights are memory operands of the multiply-adds.
+// Where one group is the whole layer (H <= 2 vectors), all steps of a chunk run in one call, and h lies in a buffer of this
+// function: a row of y may end within a vector or lie across lines, and such a store is not forwarded to the loads of the
+// next step. A single step of a caller's (seq_step) has read all of h when it writes, so it writes h first, from registers,
+// since the caller's next step waits for that. Registers: 8 accumulators, 4 broadcasts; the weights are memory operands of the
+// multiply-adds.
 //
 // Each accumulator takes bias, x and h in the order of gemm.hpp: the bits are those of a tile of many rows.
 // Called by seq_forward.hpp.
@@ -70,14 +72,24 @@ FR_INLINE void seed_panels(Vec<typename C::Element> (&acc)[P][A], const ForwardA
   }
 }
 
-// Steps [begin, end) of the tables, each of at most one row, for panels p .. p+P-1 of NV vectors each. Whole: these are all
-// panels, and h stays in `state`.
-template <class C, bool Keep, int P, int NV, bool Whole>
+// from [n] -> to [n], n at most `most`.
+template <class T>
+FR_INLINE void copy_row(T* to, const T* from, int64_t n, int64_t most) {
+  constexpr int VL = lanes<T>;
+  for (int64_t k = 0; k < most && k < n; k += VL) store_n(to + k, load_n(from + k, n - k), n - k);
+}
+
+// Which panels a tile's are, and where it leaves h: some of them, in y alone; all of them, in a buffer too, or in place of h before.
+enum class Part { some, all_buffered, all_in_place };
+
+// Steps [begin, end) of the tables, each of at most one row, for panels p .. p+P-1 of NV vectors each.
+template <class C, bool Keep, int P, int NV, Part Panels>
 FR_TILE void single_tile(const ForwardArgs& f, int64_t p, int64_t begin, int64_t end,
                          const typename C::Element* xg, int64_t xg_stride) {
   using T = typename C::Element;
   using S = PanelSlots<C, NV>;
   constexpr int VL = lanes<T>, units = C::interleaved ? VL : NV * VL;
+  constexpr bool Buffered = Panels == Part::all_buffered;
   const RowTables& tables = f.tables;
   Panel<C, NV> panel[P];
   const T* u[P];
@@ -87,15 +99,15 @@ FR_TILE void single_tile(const ForwardArgs& f, int64_t p, int64_t begin, int64_t
     u[i] = panel[i].u;
   }
   const int64_t H = f.layout.H, first = p * f.layout.unit_panel;
-  alignas(vector_bytes) T state[Whole ? P * units : 1];
+  alignas(vector_bytes) T state[Buffered ? P * units : 1];
   const void* in_state = nullptr;
   for (int64_t step = begin; step < end; ++step) {
     const int64_t row = tables.first[step];
-    if (Whole && tables.first[step + 1] == row) continue;
+    if (Buffered && tables.first[step + 1] == row) continue;
     Vec<T> acc[P][S::columns];
     seed_panels<C>(acc, f, panel, row, xg, xg_stride);
     const T* h = static_cast<const T*>(tables.u[row]);
-    if constexpr (Whole) {
+    if constexpr (Buffered) {
       if (h != in_state) {
         for (int64_t k = 0; k < H; k += VL) store(state + k, load_n(h + k, H - k));
       }
@@ -108,12 +120,14 @@ FR_TILE void single_tile(const ForwardArgs& f, int64_t p, int64_t begin, int64_t
         const int64_t unit = first + i * units;
         ForwardRow<T> at = row_at<C, Keep>(f, p + i, unit, row, tables.tape_row[step]);
         T* const y = at.y;
-        if constexpr (Whole) {
+        if constexpr (Buffered) {
           at.h = at.y = state + i * units;
           at.valid = units;
+        } else if constexpr (Panels == Part::all_in_place) {
+          at.y = static_cast<T*>(const_cast<void*>(tables.h[row])) + unit;
         }
         finish_row<C, decltype(policy), Keep>(f, acc[i], at, unit, 0);
-        for (int j = 0; Whole && j < units; j += VL) store_n(y + j, load(at.h + j), H - unit - j);
+        if constexpr (Panels != Part::some) copy_row(y, at.y, H - unit, units);
       }
     });
     in_state = tables.y[row];
@@ -138,39 +152,46 @@ FR_INLINE void single_phase(ForwardArgs& f, int64_t step, int64_t capacity) {
   const int64_t pairs = panels >= pairs_from * f.team.size ? full / 2 : 0;
   phase(f.team, panels - pairs, [&](int64_t item) FR_FLAT {
     if (item < pairs) {
-      single_tile<C, Keep, 2, 4, false>(f, 2 * item, step, step + 1, xg_of(2 * item), xg_stride);
+      single_tile<C, Keep, 2, 4, Part::some>(f, 2 * item, step, step + 1, xg_of(2 * item),
+                                             xg_stride);
     } else {
       with_panel<C>(f.layout, item + pairs, [&](auto nv, int64_t p, int64_t) FR_FLAT {
-        single_tile<C, Keep, 1, decltype(nv)::value, false>(f, p, step, step + 1, xg_of(p), 0);
+        single_tile<C, Keep, 1, decltype(nv)::value, Part::some>(f, p, step, step + 1, xg_of(p), 0);
       });
     }
   });
+}
+
+// Calls body(Int<P>, Int<NV>) with what a layer of one group of panels is made of; false: it has more of them.
+template <class C, class Body>
+FR_INLINE bool with_group(const Layout& layout, Body body) {
+  if constexpr (C::two_phase) {
+    return false;
+  } else if constexpr (C::interleaved) {
+    if (layout.panels > 2) return false;
+    if (layout.panels == 2) {
+      body(Int<2>{}, Int<4>{});
+    } else {
+      body(Int<1>{}, Int<4>{});
+    }
+    return true;
+  } else {
+    if (layout.panels > 1) return false;
+    with_panel<C>(layout, 0, [&](auto nv, int64_t, int64_t) FR_FLAT { body(Int<1>{}, nv); });
+    return true;
+  }
 }
 
 // All steps of the tables at once, if the layer is small enough and has one row; false: it is not.
 template <class C, bool Keep>
 FR_INLINE bool single_steps(const ForwardArgs& f, int64_t steps, int64_t capacity) {
   using T = typename C::Element;
-  const int64_t rows = f.rows->n_end - f.rows->n_begin, panels = f.layout.panels;
-  const T* xg = static_cast<const T*>(f.projection);
-  if (f.team.size > 1 || rows != 1 || panels > 2) return false;
-  if constexpr (C::two_phase) {
-    return false;
-  } else if constexpr (C::interleaved) {
-    const int64_t xg_stride = capacity * C::X::count * lanes<T>;
-    if (panels == 2) {
-      single_tile<C, Keep, 2, 4, true>(f, 0, 0, steps, xg, xg_stride);
-    } else {
-      single_tile<C, Keep, 1, 4, true>(f, 0, 0, steps, xg, 0);
-    }
-    return true;
-  } else {
-    if (panels > 1) return false;
-    with_panel<C>(f.layout, 0, [&](auto nv, int64_t, int64_t) FR_FLAT {
-      single_tile<C, Keep, 1, decltype(nv)::value, true>(f, 0, 0, steps, xg, 0);
-    });
-    return true;
-  }
+  if (f.team.size > 1 || f.rows->n_end - f.rows->n_begin != 1) return false;
+  const int64_t xg_stride = capacity * PanelSlots<C, 4>::X::count * lanes<T>;
+  return with_group<C>(f.layout, [&](auto p, auto nv) FR_FLAT {
+    single_tile<C, Keep, decltype(p)::value, decltype(nv)::value, Part::all_buffered>(
+        f, 0, 0, steps, static_cast<const T*>(f.projection), xg_stride);
+  });
 }
 
 }  // namespace

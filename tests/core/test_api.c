@@ -177,16 +177,17 @@ static char* block(
   return p;
 }
 
-static world make_world(int64_t T, int64_t H, uint32_t cell, int64_t L) {
+static world make_world(int64_t T, int64_t N, int64_t H, uint32_t cell, int64_t L) {
   world w;
   memset(&w, 0, sizeof w);
   w.p = small_lstm();
   w.p.T = T;
+  w.p.N = N;
   w.p.H = H;
   w.p.L = L;
   w.p.cell = cell;
   expect("a small world", plan(w.p, &w.sizes), FASTRNN_OK);
-  const int64_t N = w.p.N, I = w.p.I;
+  const int64_t I = w.p.I;
   w.weights = (float*)block(4 * w.sizes.weights);
   for (int64_t i = 0; i < w.sizes.weights; ++i) w.weights[i] = (float)(i % 23) / 40 - 0.25f;
   w.x = (float*)block(4 * T * N * I);
@@ -278,7 +279,7 @@ static fastrnn_backward_args backward_of(const world* w) {
   } while (0)
 
 static void check_forward(void) {
-  world w = make_world(3, 5, FASTRNN_LSTM, 2);
+  world w = make_world(3, 2, 5, FASTRNN_LSTM, 2);
   const fastrnn_forward_args fresh = forward_of(&w);
   fastrnn_forward_args f;
   const int64_t lengths[3] = {1, 4, 0};
@@ -327,7 +328,7 @@ static void check_forward(void) {
 
 /* A struct of a later version: longer. What it says there must be nothing. */
 static void check_longer_structs(void) {
-  world w = make_world(3, 5, FASTRNN_GRU, 1);
+  world w = make_world(3, 2, 5, FASTRNN_GRU, 1);
   struct {
     fastrnn_forward_args args;
     int64_t later;
@@ -343,7 +344,7 @@ static void check_longer_structs(void) {
 }
 
 static void check_backward(void) {
-  world w = make_world(3, 5, FASTRNN_LSTM, 2);
+  world w = make_world(3, 2, 5, FASTRNN_LSTM, 2);
   const fastrnn_backward_args fresh = backward_of(&w);
   fastrnn_backward_args b;
 #define BACKWARD fastrnn_backward(&w.p, &b)
@@ -365,9 +366,37 @@ static void check_backward(void) {
 }
 
 /* Steps have the bits of forward, in place, whatever H is beside the vector's length, and refuse what it refuses. */
-static void check_steps(uint32_t cell, int64_t H, int64_t L, uint32_t split) {
+/* Each array of a step laid over the beginning and over the end of each other: refused, unless both are only read. */
+static void check_step_pairs(world w, const fastrnn_stepper* stepper, fastrnn_step_args fresh) {
+  enum { packed, x, y, h, c, workspace, arrays };
+  const int64_t row = 4 * w.p.N, states = w.p.L * row * w.p.H;
+  const int64_t bytes[arrays] = {w.sizes.packed, row * w.p.I, row * w.p.H, states, states,
+                                 w.sizes.forward_workspace};
+  for (int i = 0; i < arrays; ++i) {
+    for (int j = 0; j < arrays; ++j) {
+      if (i == j || (i <= x && j <= x) || (fresh.c == NULL && (i == c || j == c))) continue;
+      const char* other[arrays] = {w.packed, (char*)w.x, (char*)w.y, (char*)w.h, (char*)w.c, w.workspace};
+      const int64_t unit = i == packed || i == workspace ? 64 : 4;
+      const int64_t at[] = {0, (bytes[j] - 1) / unit * unit};
+      for (int end = 0; end < 2; ++end) {
+        fastrnn_step_args s;
+        char* moved = (char*)other[j] + at[end];
+        REFUSED("step: a pair of arrays", s, {
+          if (i == packed) s.packed = moved;
+          if (i == x) s.x = moved;
+          if (i == y) s.y = moved;
+          if (i == h) s.h = moved;
+          if (i == c) s.c = moved;
+          if (i == workspace) s.workspace = moved;
+        }, fastrnn_step(stepper, &s), FASTRNN_OVERLAP);
+      }
+    }
+  }
+}
+
+static void check_steps(uint32_t cell, int64_t N, int64_t H, int64_t L, uint32_t split) {
   enum { T = 3 };
-  world whole = make_world(T, H, cell, L), w = make_world(1, H, cell, L);
+  world whole = make_world(T, N, H, cell, L), w = make_world(1, N, H, cell, L);
   whole.p.split = w.p.split = split;
   fastrnn_forward_args f = forward_of(&whole);
   f.tape = NULL;
@@ -389,7 +418,7 @@ static void check_steps(uint32_t cell, int64_t H, int64_t L, uint32_t split) {
   REFUSED("step: no h", s, s.h = NULL, STEP, FASTRNN_NULL_POINTER);
   REFUSED("step: no x", s, s.x = NULL, STEP, FASTRNN_NULL_POINTER);
   REFUSED("step: y is h", s, s.y = w.h, STEP, FASTRNN_OVERLAP);
-  REFUSED("step: rows of y on each other", s, s.y_n = 0, STEP, FASTRNN_OVERLAP);
+  if (N > 1) REFUSED("step: rows of y on each other", s, s.y_n = 0, STEP, FASTRNN_OVERLAP);
   REFUSED("step: y on an odd address", s, s.y = (char*)w.y + 1, STEP, FASTRNN_MISALIGNED);
   REFUSED("step: a short struct", s, s.struct_size = 8, STEP, FASTRNN_BAD_STRUCT_SIZE);
   fastrnn_stepper none;
@@ -397,13 +426,20 @@ static void check_steps(uint32_t cell, int64_t H, int64_t L, uint32_t split) {
   REFUSED("step: no stepper's memory", s, (void)0, fastrnn_step(&none, &s), FASTRNN_BAD_STEPPER);
   REFUSED("step: no stepper", s, (void)0, fastrnn_step(NULL, &s), FASTRNN_NULL_POINTER);
   if (cell == FASTRNN_LSTM) REFUSED("step: no c", s, s.c = NULL, STEP, FASTRNN_NULL_POINTER);
+  for (int array = 0; array < 4; ++array) { /* up to the end of all addresses */
+    void* top = (void*)(UINTPTR_MAX - 63);
+    void** pointer[] = {(void**)&s.packed, (void**)&s.x, &s.h, &s.workspace};
+    if (array == 1 && N * w.p.I <= 16) continue; /* fits below it */
+    if (array == 2 && L * N * H <= 16) continue;
+    REFUSED("step: over the top", s, *pointer[array] = top, STEP, FASTRNN_TOO_LARGE);
+  }
+  check_step_pairs(w, &stepper, fresh);
   s = fresh;
-  const int64_t N = w.p.N;
   for (int64_t t = 0; t < T; ++t) {
     s.x = whole.x + t * N * w.p.I;
     expect("step", STEP, FASTRNN_OK);
     if (memcmp(w.y, whole.y + t * N * H, (size_t)(4 * N * H)) != 0) {
-      printf("cell %u, H %d, L %d, split %u, step %d: not forward's bits\n", cell, (int)H, (int)L,
+      printf("cell %u, N %d, H %d, L %d, split %u, step %d: not forward's bits\n", cell, (int)N, (int)H, (int)L,
              split, (int)t);
       ++failures;
     }
@@ -447,7 +483,7 @@ static fastrnn_status packed_rows(world* w, const int64_t* offsets, const int64_
 }
 
 static void check_packing(void) {
-  world w = make_world(3, 8, FASTRNN_LSTM, 1);
+  world w = make_world(3, 2, 8, FASTRNN_LSTM, 1);
   const int64_t good[] = {0, 1, 4}, sizes[] = {2, 1, 1}, places[] = {1, 0};
   const int64_t bad_offsets[][3] = {{1, 2, 4},  {0, 1, 3}, {0, 5, 4},
                                     {0, -1, 4}, {0, 4, 4}, {0, 0, 4}};
@@ -508,13 +544,17 @@ int main(void) {
   check_longer_structs();
   check_backward();
   check_packing();
-  for (uint32_t cell = 0; cell < 4; ++cell) {
+  for (uint32_t i = 0; i < 8; ++i) {
+    const uint32_t cell = i / 2, N = 1 + i % 2; /* one row goes a way of its own */
     for (int64_t H = 1; H < 70; H += 1 + H / 2) {
-      check_steps(cell, H, 1, FASTRNN_SPLIT_CHOSEN);
-      check_steps(cell, H, 3, FASTRNN_SPLIT_CHOSEN);
+      check_steps(cell, N, H, 1, FASTRNN_SPLIT_CHOSEN);
+      check_steps(cell, N, H, 3, FASTRNN_SPLIT_CHOSEN);
     }
-    check_steps(cell, 32, 2, FASTRNN_SPLIT_CHOSEN); /* c in its place */
-    check_steps(cell, 16, 2, FASTRNN_SPLIT_NONE);   /* an option besides: the general way */
+    for (int64_t H = 16; H <= 64; H *= 2) { /* c in its place */
+      check_steps(cell, N, H, 1, FASTRNN_SPLIT_CHOSEN);
+      check_steps(cell, N, H, 2, FASTRNN_SPLIT_CHOSEN);
+    }
+    check_steps(cell, N, 16, 2, FASTRNN_SPLIT_NONE); /* an option besides: the general way */
   }
   check_probe();
   if (failures == 0) puts("ok");

@@ -124,7 +124,8 @@ typedef struct fastrnn_sizes {
 fastrnn_status fastrnn_plan(const fastrnn_problem* problem, fastrnn_sizes* sizes);
 
 /* weights: flat [sizes.weights], per layer and direction weight_ih [G*H,I], weight_hh [G*H,H], bias_ih, bias_hh [G*H].
- * packed [sizes.packed] and packed_backward [sizes.packed_backward]: out, 64-byte aligned; either may be null. */
+ * packed [sizes.packed] and packed_backward [sizes.packed_backward]: bytes, out, 64-byte aligned; either may be null. No two of
+ * the three may overlap; weights are not needed after the call. */
 fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights, void* packed,
                             void* packed_backward);
 
@@ -144,10 +145,10 @@ fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights,
 typedef struct fastrnn_forward_args {
   uint32_t struct_size;
   uint32_t reserved;
-  const void* packed;
-  const void* x; /* [T,N,I] */
-  int64_t x_t, x_n;
-  void* y; /* [T,N,D*H] out; may not overlap an input */
+  const void* packed; /* [sizes.packed] bytes, in, 64-byte aligned: fastrnn_pack's */
+  const void* x;      /* [T,N,I] in */
+  int64_t x_t, x_n;   /* strides of T and N, of any sign */
+  void* y;            /* [T,N,D*H] out; may not overlap an input */
   int64_t y_t, y_n;
   const void* h0;         /* [L*D,N,H] or null: zeros */
   const void* c0;         /* [L*D,N,H] or null: zeros; LSTM */
@@ -171,8 +172,10 @@ typedef struct fastrnn_forward_args {
   const void* zoneout_h;
   const void* zoneout_c;
   int64_t zoneout_k, zoneout_t, zoneout_n;
-  void* tape;      /* [sizes.tape] 64-byte aligned, or null: inference */
-  void* workspace; /* [sizes.forward_workspace] 64-byte aligned */
+  /* [sizes.tape] bytes, out, 64-byte aligned, or null: inference. Keep it, x and y until backward */
+  void* tape;
+  /* [sizes.forward_workspace] bytes, 64-byte aligned; holds nothing before or after */
+  void* workspace;
 } fastrnn_forward_args;
 
 fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_forward_args* args);
@@ -186,46 +189,51 @@ typedef struct fastrnn_stepper {
   uint64_t opaque[96];
 } fastrnn_stepper;
 
-/* problem.T is 1. */
+/* problem.T is 1. stepper: out, 8-byte aligned; packed weights of the same problem go with it. */
 fastrnn_status fastrnn_make_stepper(const fastrnn_problem* problem, fastrnn_stepper* stepper);
 
 typedef struct fastrnn_step_args {
   uint32_t struct_size;
   uint32_t reserved;
-  const void* packed;
-  const void* x; /* [N,I] */
-  int64_t x_n;
-  void* y; /* [N,D*H] out */
+  const void* packed; /* [sizes.packed] bytes, in, 64-byte aligned: fastrnn_pack's */
+  const void* x;      /* [N,I] in */
+  int64_t x_n;        /* stride of N */
+  void* y;            /* [N,D*H] out; may overlap nothing, h neither */
   int64_t y_n;
-  void* h;         /* [L*D,N,H] contiguous, inout */
-  void* c;         /* [L*D,N,H] contiguous, inout; LSTM, else null */
-  void* workspace; /* [sizes.forward_workspace] of that problem, 64-byte aligned */
+  void* h; /* [L*D,N,H] contiguous, inout; zeros at first, as a rule */
+  void* c; /* [L*D,N,H] contiguous, inout; LSTM, else null */
+  /* [sizes.forward_workspace] bytes of that problem, 64-byte aligned; holds nothing before or after */
+  void* workspace;
 } fastrnn_step_args;
 
 fastrnn_status fastrnn_step(const fastrnn_stepper* stepper, const fastrnn_step_args* args);
 
-/* x, y, h0, c0, lengths or what packs them, reset, mask, all that regularises and the problem are those of the forward call. */
+/* x, y, h0, c0, lengths or what packs them, reset, mask, all that regularises and the problem are those of the forward call, with
+ * the same values; their strides may be others. */
 typedef struct fastrnn_backward_args {
   uint32_t struct_size;
-  uint32_t accumulate;         /* 1: add to dweights instead of writing it */
-  const void* packed_backward; /* or null: weights are read as they lie, with the same results */
-  const void* packed;          /* as forward's; may be null but for FASTRNN_SAVE_RECOMPUTE */
-  const void* x;
+  uint32_t accumulate; /* 1: add to dweights instead of writing it */
+  /* [sizes.packed_backward] bytes, in, 64-byte aligned: fastrnn_pack's; or null: weights are read as they lie, with the same
+   * results */
+  const void* packed_backward;
+  /* [sizes.packed] bytes, in, as forward's; may be null but for FASTRNN_SAVE_RECOMPUTE */
+  const void* packed;
+  const void* x; /* [T,N,I] in */
   int64_t x_t, x_n;
-  const void* y;
+  const void* y; /* [T,N,D*H] in: what forward wrote */
   int64_t y_t, y_n;
-  const void* h0;
-  const void* c0;
-  const void* dy; /* [T,N,D*H] or null: zeros */
+  const void* h0; /* [L*D,N,H] in, or null: zeros */
+  const void* c0; /* [L*D,N,H] in, or null: zeros; LSTM */
+  const void* dy; /* [T,N,D*H] in, or null: zeros */
   int64_t dy_t, dy_n;
-  const void* dhn; /* [L*D,N,H] or null: zeros */
-  const void* dcn;
-  void* dx; /* [T,N,I] out, or null: not wanted; and so on */
+  const void* dhn; /* [L*D,N,H] in, or null: zeros */
+  const void* dcn; /* [L*D,N,H] in, or null: zeros; LSTM */
+  void* dx;        /* [T,N,I] out, or null: not wanted; and so on. Outputs overlap nothing */
   int64_t dx_t, dx_n;
-  void* dh0;      /* [L*D,N,H] */
-  void* dc0;      /* [L*D,N,H] */
-  void* dweights; /* [sizes.weights] */
-  const int64_t* lengths;
+  void* dh0;              /* [L*D,N,H] out */
+  void* dc0;              /* [L*D,N,H] out; LSTM */
+  void* dweights;         /* [sizes.weights] out, or inout if accumulate; in the order of weights */
+  const int64_t* lengths; /* [N], and so on: as in fastrnn_forward_args */
   const int64_t* offsets;
   const int64_t* batch_sizes;
   const int64_t* places;
@@ -236,9 +244,12 @@ typedef struct fastrnn_backward_args {
   const void* zoneout_h;
   const void* zoneout_c;
   int64_t zoneout_k, zoneout_t, zoneout_n;
-  void* tape;          /* inout; left as it is if problem.retain */
-  void* workspace;     /* [sizes.backward_workspace] 64-byte aligned */
-  const void* weights; /* as fastrnn_pack's, where packed_backward is null */
+  /* [sizes.tape] bytes, inout: forward's; afterwards of no use, but as it was if problem.retain */
+  void* tape;
+  /* [sizes.backward_workspace] bytes, 64-byte aligned; holds nothing before or after */
+  void* workspace;
+  /* [sizes.weights] in, as fastrnn_pack's, where packed_backward is null; else not looked at */
+  const void* weights;
   /* [L*D,T,N,H] out, packed rows too, 0 behind a row's end: the gradient of h[t] with all that comes of it, y[t] among it;
    * null: not wanted. And of c[t], by way of h[t] too, with zoneout that of what the cell made; only with dh_all. */
   void* dh_all;
@@ -280,6 +291,7 @@ typedef struct fastrnn_probe {
   int64_t bytes;      /* READ: >= 0; what is left over of whole blocks of 8 vectors is not read */
 } fastrnn_probe;
 
+/* work: one number, out. */
 fastrnn_status fastrnn_run_probe(const fastrnn_probe* probe, double* work);
 
 const char* fastrnn_status_text(fastrnn_status status);

@@ -89,6 +89,8 @@ cdef class Packed:
     cdef Buffer step_workspace    # of the last large step, if no other uses it now
     cdef fastrnn_problem problem  # T and N of the last call
     cdef fastrnn_sizes sizes      # for them
+    cdef fastrnn_stepper stepper  # for them, if has_stepper
+    cdef bint has_stepper
     cdef int64_t h_rows           # L*D
     cdef int type_num             # NumPy's number of the dtype
     cdef bint zoned               # inference is not the plain one
@@ -141,6 +143,7 @@ cdef class Packed:
         problem.regularisers = regularisers
         check(fastrnn_plan(&problem, &self.sizes))
         self.problem = problem
+        self.has_stepper = False
 
     cdef bint small(self) noexcept:
         """Whether the call that was planned is over before the GIL could change hands."""

@@ -42,29 +42,14 @@ cdef inline bint apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     return a_data + cnp.PyArray_NBYTES(a) <= b_data or b_data + cnp.PyArray_NBYTES(b) <= a_data
 
 
-cdef run_planned(Packed packed, fastrnn_forward_args* a):
-    cdef fastrnn_problem problem = packed.problem  # before an allocation lets another thread plan
-    cdef bint small = packed.small()
+cdef Buffer borrow_workspace(Packed packed, bint small):
+    """Workspace of the planned call; a step that gives the GIL away takes the snapshot's own along, if it is there."""
     cdef int64_t nbytes = packed.sizes.forward_workspace
     cdef Buffer workspace
-    cdef fastrnn_status status
     if small:
-        workspace = room(nbytes, packed.sizes.work)
-    else:
-        workspace, packed.step_workspace = packed.step_workspace, None
-        if workspace is None or workspace.nbytes < nbytes:
-            workspace = Buffer(nbytes)
-    a.struct_size = sizeof(fastrnn_forward_args)
-    a.packed = packed.forward.memory
-    a.workspace = workspace.memory
-    if small:
-        status = fastrnn_forward(&problem, a)
-    else:
-        with nogil:
-            status = fastrnn_forward(&problem, a)
-        packed.step_workspace = workspace
-    if status != FASTRNN_OK:
-        check(status)
+        return room(nbytes, packed.sizes.work)
+    workspace, packed.step_workspace = packed.step_workspace, None
+    return Buffer(nbytes) if workspace is None or workspace.nbytes < nbytes else workspace
 
 
 cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
@@ -111,12 +96,19 @@ cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
         a.x_t, a.x_n = a.x_n, a.x_t
         a.y_t, a.y_n = a.y_n, a.y_t
     a.h0, a.c0, a.hn, a.cn = data(h0), data(c0), data(hn), data(cn)
-    run_planned(packed, &a)
+    cdef fastrnn_problem problem = packed.problem  # before an allocation lets another thread plan
+    cdef Buffer workspace = borrow_workspace(packed, True)
+    a.struct_size = sizeof(a)
+    a.packed = packed.forward.memory
+    a.workspace = workspace.memory
+    cdef fastrnn_status status = fastrnn_forward(&problem, &a)
+    if status != FASTRNN_OK:
+        check(status)
     return (y, (hn, cn) if has_c else hn)
 
 
 cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
-    cdef fastrnn_forward_args a
+    cdef fastrnn_step_args a
     cdef cnp.ndarray x = plain(packed, given_x), y
     cdef int64_t I = packed.problem.I, H = packed.problem.H, batch = cnp.PyArray_DIM(h, 1)
     cdef int ndim = 0 if x is None else cnp.PyArray_NDIM(x)
@@ -129,10 +121,25 @@ cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
         y = plain(packed, out)
         if not shaped(y, ndim, batch, 0, H) or not cnp.PyArray_ISWRITEABLE(y) or not apart(y, x):
             return None
+    if not packed.has_stepper:
+        check(fastrnn_make_stepper(&packed.problem, &packed.stepper))
+        packed.has_stepper = True
+    cdef bint small = packed.small()
+    cdef fastrnn_stepper stepper = packed.stepper  # before an allocation lets another thread plan
+    cdef Buffer workspace = borrow_workspace(packed, small)
     memset(&a, 0, sizeof(a))
+    a.struct_size = sizeof(a)
+    a.packed, a.workspace = packed.forward.memory, workspace.memory
     a.x, a.x_n = cnp.PyArray_DATA(x), I
     a.y, a.y_n = cnp.PyArray_DATA(y), H
-    a.h0 = a.hn = data(h)
-    a.c0 = a.cn = data(c)
-    run_planned(packed, &a)
+    a.h, a.c = data(h), data(c)
+    cdef fastrnn_status status
+    if small:
+        status = fastrnn_step(&stepper, &a)
+    else:
+        with nogil:
+            status = fastrnn_step(&stepper, &a)
+        packed.step_workspace = workspace
+    if status != FASTRNN_OK:
+        check(status)
     return y
