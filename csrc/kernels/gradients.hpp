@@ -217,7 +217,7 @@ FR_INLINE void outer_product_rh(const WeightGradArgs& g, int64_t begin, int64_t 
 // and each row is written four lines on end (one line at a time, their misses cost as much as the product at T*N = 100).
 template <class T>
 FR_TILE void write_out(T* to, int64_t K, const T* from, int count, const PanelRows& rows,
-                         bool accumulate) {
+                       bool accumulate) {
   constexpr int VL = lanes<T>;
   for (int64_t k0 = 0; k0 < K; k0 += 64) {
     const int64_t k1 = min_of(K, k0 + 64);

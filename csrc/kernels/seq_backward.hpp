@@ -123,8 +123,9 @@ FR_TILE void unpacked_step(const GateView<T>& g, int64_t row, const T* u, T* to,
 
 // out[n[i]] [Hp] (= or +=) dG[row + i] U for i < count: one step's product.
 template <class T>
-FR_TILE void step_product(const GateView<T>& g, int64_t row, int64_t count, const StateWeights<T>& u,
-                  const int64_t* n, T* out, int64_t Hp, bool add, Range columns) {
+FR_TILE void step_product(const GateView<T>& g, int64_t row, int64_t count,
+                          const StateWeights<T>& u, const int64_t* n, T* out, int64_t Hp, bool add,
+                          Range columns) {
   if (u.packed != nullptr) {
     for_column_blocks<T>(columns, Hp, [&](auto nv, int64_t column) FR_FLAT {
       constexpr int NV = decltype(nv)::value;

@@ -126,7 +126,7 @@ FR_TILE void weight_rows_block(T* to, int64_t K, const void* const* x, int64_t c
 // to [units][K] (= or +=): the gradients of `units` adjacent rows of a weight matrix; g: their dG, `stride` apart.
 template <class T>
 FR_TILE void weight_rows(T* to, int64_t units, int64_t K, const void* const* x, const T* g,
-                           int64_t stride, int64_t count, bool accumulate) {
+                         int64_t stride, int64_t count, bool accumulate) {
   constexpr int VL = lanes<T>;
   const auto columns = [&](auto nv, int64_t column) FR_FLAT {
     constexpr int NV = decltype(nv)::value;
