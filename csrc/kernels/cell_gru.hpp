@@ -30,6 +30,8 @@ struct Gru {
   static constexpr bool has_relu = false;
   static constexpr bool interleaved = true;
   static constexpr bool keeps_gates = true, has_c = false, carries = true, two_phase = false;
+  // Inference runs the function of training, which asks each row for its tape: 1 % of the time, 100 KB of the wheel.
+  static constexpr bool infer_keeps = true;
 
   template <class P, bool Keep, int A>
   static FR_INLINE void forward(const Vec<T> (&acc)[A], const ForwardRow<T>& at) {
@@ -73,6 +75,7 @@ struct GruResetBefore {
   static constexpr bool has_relu = false;
   static constexpr bool interleaved = true;
   static constexpr bool keeps_gates = true, has_c = false, carries = true, two_phase = true;
+  static constexpr bool infer_keeps = true;
 
   // First phase: r and z; leaves z, the input part of n, and r*h [VL each] for the second. Here and below h of r*h is what U
   // multiplies.

@@ -26,6 +26,8 @@ struct Lstm {
   static constexpr bool has_relu = false;
   static constexpr bool interleaved = true;
   static constexpr bool keeps_gates = true, has_c = true, carries = false, two_phase = false;
+  // Inference takes three divisions instead of five, so it is a function of its own.
+  static constexpr bool infer_keeps = false;
 
   template <class P, bool Keep, int A>
   static FR_INLINE void forward(const Vec<T> (&acc)[A], const ForwardRow<T>& at) {

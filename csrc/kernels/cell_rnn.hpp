@@ -56,6 +56,7 @@ struct Rnn {
   static constexpr bool interleaved =
       false;  // a panel is 4 vectors of hidden units of the one gate
   static constexpr bool keeps_gates = false, has_c = false, carries = false, two_phase = false;
+  static constexpr bool infer_keeps = false;
 
   template <class P, bool Keep, int NV>
   static FR_INLINE void forward(const Vec<T> (&acc)[NV], const ForwardRow<T>& at) {

@@ -15,9 +15,13 @@ namespace {
 
 template <class C>
 constexpr CellKernels kernels_of() {
-  // The RNN's tape is its output: both ways forward are one function.
-  return {pack<C>,         seq_forward<C, false>, seq_forward<C, C::keeps_gates>,
-          seq_backward<C>, input_grad<C>,         weight_grad<C>,
+  // An RNN's tape is its output, and a GRU asks each row whether it has a tape: both ways forward are one function.
+  return {pack<C>,
+          seq_forward<C, C::infer_keeps>,
+          seq_forward<C, C::keeps_gates>,
+          seq_backward<C>,
+          input_grad<C>,
+          weight_grad<C>,
           seq_step<C>};
 }
 

@@ -11,6 +11,8 @@
 // Called by the driver through the kernel table.
 #pragma once
 
+#include <type_traits>
+
 #include "seq_forward.hpp"
 #include "unpacked.hpp"
 
@@ -350,6 +352,8 @@ struct RegularSteps;  // regular_backward.hpp
 template <class C, class Steps>
 FR_INLINE void backward_loop(BackwardArgs& b) {
   using T = typename C::Element;
+  // What dh is does not depend on how the step goes on, so that cells without c need one copy of it.
+  using Noting = std::conditional_t<C::has_c, Steps, PlainSteps<C, Standard<T>>>;
   constexpr int block = 4 * lanes<T>;
   const int64_t Hp = b.layout.hidden_padded, blocks = (Hp + block - 1) / block;
   const int64_t last = b.steps - 1;
@@ -364,7 +368,7 @@ FR_INLINE void backward_loop(BackwardArgs& b) {
   for (int64_t step = last; step >= 0; --step) {
     units([&](Range part) FR_FLAT {
       if (step < last) state_grad(step + 1, part);
-      if (b.dh_all.base != nullptr) note_step<C, Steps>(b, step, part);
+      if (b.dh_all.base != nullptr) note_step<C, Noting>(b, step, part);
       if (b.rows->seq.mask != nullptr) held_rows<T>(b, step, part);
       Steps::cell(b, step, part);
     });

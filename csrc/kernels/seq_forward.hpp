@@ -218,7 +218,7 @@ void seq_step(ForwardArgs& f) {
             f, 0, 0, 1, nullptr, 0);
       });
   if (done) return;
-  forward_step<C, false>(f, 0, rows);
+  forward_step<C, C::infer_keeps>(f, 0, rows);
   for (int64_t row = 0; row < rows; ++row) {
     copy_row(static_cast<T*>(const_cast<void*>(f.tables.h[row])), static_cast<T*>(f.tables.y[row]),
              H, H);
