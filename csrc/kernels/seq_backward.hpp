@@ -11,8 +11,6 @@
 // Called by the driver through the kernel table.
 #pragma once
 
-#include <type_traits>
-
 #include "seq_forward.hpp"
 #include "unpacked.hpp"
 
@@ -348,12 +346,20 @@ struct PlainSteps {
 template <class C, class P>
 struct RegularSteps;  // regular_backward.hpp
 
+// What note_step goes by. dh does not depend on what the cell makes of it: without c, one copy does for all.
+template <class C, class Steps, bool HasC = C::has_c>
+struct Noting {
+  using type = Steps;
+};
+template <class C, class Steps>
+struct Noting<C, Steps, false> {
+  using type = PlainSteps<C, Standard<typename C::Element>>;
+};
+
 // A step's product and the elementwise work of the step before need the same units of dh only: one phase a step.
 template <class C, class Steps>
 FR_INLINE void backward_loop(BackwardArgs& b) {
   using T = typename C::Element;
-  // What dh is does not depend on how the step goes on, so that cells without c need one copy of it.
-  using Noting = std::conditional_t<C::has_c, Steps, PlainSteps<C, Standard<T>>>;
   constexpr int block = 4 * lanes<T>;
   const int64_t Hp = b.layout.hidden_padded, blocks = (Hp + block - 1) / block;
   const int64_t last = b.steps - 1;
@@ -368,7 +374,7 @@ FR_INLINE void backward_loop(BackwardArgs& b) {
   for (int64_t step = last; step >= 0; --step) {
     units([&](Range part) FR_FLAT {
       if (step < last) state_grad(step + 1, part);
-      if (b.dh_all.base != nullptr) note_step<C, Noting>(b, step, part);
+      if (b.dh_all.base != nullptr) note_step<C, typename Noting<C, Steps>::type>(b, step, part);
       if (b.rows->seq.mask != nullptr) held_rows<T>(b, step, part);
       Steps::cell(b, step, part);
     });
