@@ -152,11 +152,14 @@ fastrnn_status check_forward(const Plan& plan, const fastrnn_forward_args& a,
   // Packed rows are [rows,..], whose second stride nobody looks at.
   const int64_t T = plan.packed() ? p.rows : p.T, N = plan.packed() ? 1 : p.N;
   const bool empty = T == 0 || N == 0;
-  if (a.packed == nullptr || a.workspace == nullptr) return FASTRNN_NULL_POINTER;
+  if (a.workspace == nullptr) return FASTRNN_NULL_POINTER;
+  const bool unpacked = plan.unpacked_forward() && a.weights != nullptr && a.tape != nullptr;
+  if (a.packed == nullptr && !unpacked) return FASTRNN_NULL_POINTER;
   if (!empty && (a.x == nullptr || a.y == nullptr)) return FASTRNN_NULL_POINTER;
   if (workspace.overflow()) return FASTRNN_TOO_LARGE;
   Arrays arrays(plan.item);
   arrays.in(a.packed, packed_bytes(plan), line);
+  if (a.packed == nullptr) arrays.in(a.weights, all_weights(plan) * plan.item, plan.item);
   arrays.out(a.workspace, workspace.used(), line);
   if (add_tape(plan, a.tape, arrays) != FASTRNN_OK) return FASTRNN_TOO_LARGE;
   arrays.rows(a.x, T, N, p.I, a.x_t, a.x_n, false);

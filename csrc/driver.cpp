@@ -21,6 +21,29 @@ struct LayerForward {
   Sequence seq;         // of the forward direction
 };
 
+// What is packed of one direction, and from where.
+PackArgs pack_args(const Plan& plan, const void* weights, int64_t layer, int64_t d) {
+  const int64_t bias = plan.gates * plan.p.H * plan.item;
+  PackArgs a{};
+  a.layout = plan.layout(layer, 0);
+  a.w_ih = weights_at(plan, weights, layer, d);
+  a.w_hh = bytes(a.w_ih) + input_weights_bytes(plan, layer);
+  if (plan.p.bias != 0) {
+    a.b_ih = bytes(a.w_hh) + bias * plan.p.H;
+    a.b_hh = bytes(a.b_ih) + bias;
+  }
+  return a;
+}
+
+// The kernel packs for itself, into room on the tape.
+void begin_unpacked(const Plan& plan, const fastrnn_forward_args& a, const TapeMemory& tape,
+                    int64_t layer, int64_t d, ForwardCall& call) {
+  call.pack = pack_args(plan, a.weights, layer, d);
+  call.args.unpacked = &call.pack;
+  call.args.packed = tape.panels_of(plan, d);
+  call.args.layout.panel_size = 0;
+}
+
 void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
                      const TapeMemory* tape, const LayerForward& io, int64_t d, int64_t slice,
                      ForwardCall& call) {
@@ -39,6 +62,8 @@ void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const Forw
   source.zero = memory.zero;
   source.c = bytes(state.c);
   call.args.layout.rows = io.rows;
+  call.args.zero_state = h0 == nullptr;
+  if (a.packed == nullptr) begin_unpacked(plan, a, *tape, io.layer, d, call);
   if (plan.regular()) begin_regular(work.loop, regular_of(plan, a, io.layer, d), d, slice, call);
   if (tape == nullptr) {
     source.c_steps = plan.p.T;  // one row of c for each n throughout
@@ -114,20 +139,12 @@ void forward_wave(const Plan& plan, const fastrnn_forward_args& a, const Forward
 }  // namespace
 
 void run_pack(const Plan& plan, const void* weights, void* packed, void* packed_backward) noexcept {
-  const int64_t G_H = plan.gates * plan.p.H;
   // About a cycle an element: 2^16 of them are 20 microseconds, less is not worth a second thread.
   const bool large = plan.weight_elements(0) >= (int64_t{1} << 16);
   const int64_t threads = large ? plan.wanted_threads : 1;
   parallel(static_cast<int>(threads), plan.p.L * plan.p.D * threads, [&](int64_t i) {
     const int64_t layer = i / threads / plan.p.D, d = i / threads % plan.p.D;
-    PackArgs a{};
-    a.layout = plan.layout(layer, 0);
-    a.w_ih = weights_at(plan, weights, layer, d);
-    a.w_hh = bytes(a.w_ih) + input_weights_bytes(plan, layer);
-    if (plan.p.bias != 0) {
-      a.b_ih = bytes(a.w_hh) + G_H * plan.p.H * plan.item;
-      a.b_hh = bytes(a.b_ih) + G_H * plan.item;
-    }
+    PackArgs a = pack_args(plan, weights, layer, d);
     if (packed != nullptr) a.forward = const_cast<char*>(packed_at(plan, packed, layer, d));
     if (packed_backward != nullptr) {
       a.backward_hh = const_cast<char*>(packed_backward_at(plan, packed_backward, layer, d));

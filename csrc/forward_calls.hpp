@@ -34,7 +34,7 @@ inline void begin_call(const Plan& plan, const Sequence& seq, const LoopMemory& 
   if (f.chunk * count > plan.chunk_rows(layer)) f.chunk = plan.chunk_rows(layer) / count;
   f.tables = row_tables_in(bytes(memory.tables[d]) + slice * memory.table_bytes, f.chunk * count,
                            f.chunk, true, plan.regular());
-  f.packed = packed_at(plan, packed, layer, d);
+  if (packed != nullptr) f.packed = packed_at(plan, packed, layer, d);
   if (plan.projects(layer))
     f.projection = bytes(memory.projection[d]) + slice * memory.projection_bytes;
   f.scratch = bytes(memory.scratch[d]) + slice * memory.scratch_bytes;

@@ -41,6 +41,10 @@ void* TapeMemory::y(const Plan& plan, int64_t layer) const noexcept {
   return ys + layer * round_up(plan.rows() * plan.p.D * plan.p.H * plan.item, line);
 }
 
+void* TapeMemory::panels_of(const Plan& plan, int64_t direction) const noexcept {
+  return panels + direction * round_up(plan.widest_panel() * plan.item, line);
+}
+
 namespace {
 
 // count pieces of [rows][width] elements each, every one on a line of its own; null where count is 0.
@@ -127,6 +131,8 @@ TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept {
   out.c = static_cast<char*>(take_pieces(arena, plan.has_c ? LD : 0, plan.c_rows(), Hp, plan.item));
   out.ys =
       static_cast<char*>(take_pieces(arena, plan.p.L - 1, rows, plan.p.D * plan.p.H, plan.item));
+  out.panels = static_cast<char*>(
+      take_pieces(arena, plan.has_panel_room() ? plan.p.D : 0, 1, plan.widest_panel(), plan.item));
   return out;
 }
 
@@ -228,6 +234,7 @@ fastrnn_status plan_sizes(const Plan& plan, fastrnn_sizes& sizes) noexcept {
   sizes.backward_workspace = backward.used();
   sizes.work = plan.work();
   sizes.unpacked_backward = plan.unpacked_backward() ? 1 : 0;
+  sizes.unpacked_forward = plan.unpacked_forward() ? 1 : 0;
   return FASTRNN_OK;
 }
 

@@ -36,7 +36,9 @@ struct DirectionTape {
 struct TapeMemory {
   DirectionTape at(const Plan& plan, int64_t layer, int64_t direction) const noexcept;
   void* y(const Plan& plan, int64_t layer) const noexcept;  // [rows,D*H] of an inner layer
+  void* panels_of(const Plan& plan, int64_t direction) const noexcept;  // [widest_panel]
   char *gates, *c, *ys;
+  char* panels;  // where has_panel_room: a panel's for each direction
 };
 TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept;
 

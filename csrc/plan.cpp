@@ -37,6 +37,11 @@ Layout Plan::layout(int64_t layer, int64_t rows) const noexcept {
   return out;
 }
 
+int64_t Plan::widest_panel() const noexcept {
+  const int64_t first = layout(0, 0).panel_size, other = p.L > 1 ? layout(1, 0).panel_size : 0;
+  return first > other ? first : other;
+}
+
 int64_t Plan::packed_elements(int64_t layer) const noexcept {
   return round_up(p.H, lanes) * (columns + layer_input(layer) * w_gates + p.H * u_gates);
 }
@@ -93,6 +98,12 @@ int64_t Plan::shares() const noexcept { return threads == 1 ? 1 : 4 * int64_t{th
 // A training step at I=H=64, 256, 512 on weights packed for it took 1.19, 1.24, 1.31 of the time of one on weights as they lie at
 // T*N = 1 (LSTM, one thread, Zen 4), 1.06, 1.17, 1.17 (RNN); at T*N = 4 it was 1.07 to 0.81, at 16 0.9 to 0.66.
 bool Plan::unpacked_backward() const noexcept { return rows() <= 3; }
+
+// Each panel is used once, by one thread; a cell of two phases comes back to its panels.
+bool Plan::has_panel_room() const noexcept { return p.T == 1 && !packed() && !two_phase; }
+bool Plan::unpacked_forward() const noexcept {
+  return has_panel_room() && slices == 1 && !hidden_split && !wavefront;
+}
 
 double Plan::work() const noexcept {
   const double first = static_cast<double>(p.I + p.H), others = static_cast<double>(p.L - 1);

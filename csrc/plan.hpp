@@ -36,6 +36,7 @@ struct Plan {
     return layer == 0 ? p.I : int64_t{p.D} * p.H;
   }
   Layout layout(int64_t layer, int64_t rows) const noexcept;
+  int64_t widest_panel() const noexcept;                  // elements, of all layers
   int64_t packed_elements(int64_t layer) const noexcept;  // of one direction
   int64_t packed_backward_hh(int64_t layer) const noexcept;
   int64_t packed_backward_ih(int64_t layer) const noexcept;
@@ -57,7 +58,10 @@ struct Plan {
   bool regular() const noexcept { return masked || zoned; }
   int64_t shares() const noexcept;  // of a large product after the time loop, at most
   bool unpacked_backward()
-      const noexcept;                 // the weights as they lie, where there are no packed ones
+      const noexcept;                    // the weights as they lie, where there are no packed ones
+  bool has_panel_room() const noexcept;  // on the tape, whatever the number of threads
+  bool unpacked_forward()
+      const noexcept;                 // panels can be packed there one at a time, as the call goes
   double work() const noexcept;       // floating-point operations of one forward call
   bool saves_gates() const noexcept;  // on the tape
   int64_t c_rows() const noexcept;    // of the tape's c, each direction

@@ -117,6 +117,8 @@ struct Team {
   int64_t taken;   // items of it that this member has claimed
 };
 
+struct PackArgs;
+
 struct ForwardArgs {
   Layout layout;
   Activation activation;
@@ -125,17 +127,14 @@ struct ForwardArgs {
   RowTables tables;    // room for chunk steps
   int64_t chunk;       // steps whose rows are tabled (and projected) together
   const void* packed;  // [panels][panel_size]
-  void* projection;    // [panels][chunk*N][X*lanes], or null: x enters the step's own product
-  void* gates;         // tape: [panels][R][4*lanes]; RNN: none. Null: not kept
-  void* scratch;       // GRU with reset before: z, n and r*h, 3 x [slice][Hp]
-  Team team;           // whose members share the panels
-};
-
-// What one call of the forward kernel needs; lives while its tasks run.
-struct ForwardCall {
-  RowSource source;
-  ForwardArgs args;
-  Regular regular;
+  const PackArgs*
+      unpacked;  // or null. One step: packed is room for a panel, layout.panel_size 0, and each is packed before its use
+  bool zero_state;   // h before step 0 is no row's: the product with U is left out there
+  int64_t depth;     // of that product, for the step under way: H or 0
+  void* projection;  // [panels][chunk*N][X*lanes], or null: x enters the step's own product
+  void* gates;       // tape: [panels][R][4*lanes]; RNN: none. Null: not kept
+  void* scratch;     // GRU with reset before: z, n and r*h, 3 x [slice][Hp]
+  Team team;         // whose members share the panels
 };
 
 struct BackwardArgs {
@@ -203,6 +202,14 @@ struct PackArgs {
   void* forward;      // [panels][panel_size], or null
   void* backward_hh;  // [Hp/(4*lanes)][U*H][4*lanes], or null
   void* backward_ih;  // [Ip/(4*lanes)][X*H][4*lanes], or null
+};
+
+// What one call of the forward kernel needs; lives while its tasks run.
+struct ForwardCall {
+  RowSource source;
+  ForwardArgs args;
+  Regular regular;
+  PackArgs pack;
 };
 
 }  // namespace fastrnn

@@ -5,10 +5,10 @@
 //   backward [q][(p, gate, v)][4*VL]: rows of the weight matrix as they are, columns q*4*VL .., rows in dG's order
 //
 // Padding is in columns only and zero; k is never padded. VL is this instruction set's: packed weights belong to it.
-// Called by the driver through the kernel table.
+// Called by the driver through the kernel table, and panel by panel by the forward kernels (ready_panel).
 #pragma once
 
-#include "seq_forward.hpp"
+#include "panel.hpp"
 #include "transpose.hpp"
 
 namespace fastrnn::FR_ISA {
@@ -33,15 +33,16 @@ FR_INLINE T* pack_columns(T* to, const T* from, int64_t K, int count, const Pane
   return to + K * count * VL;
 }
 
+// to: a panel; without `state` its U is left as it was.
 template <class C, int NV>
-FR_INLINE void pack_forward_panel(const PackArgs& a, int64_t p, int64_t unit) {
+FR_TILE void pack_forward_panel(const PackArgs& a, int64_t unit, typename C::Element* to,
+                                bool state) {
   using T = typename C::Element;
   using S = PanelSlots<C, NV>;
   constexpr int VL = lanes<T>;
   const int64_t H = a.layout.H;
   const PanelRows rows = panel_rows<C>(a.layout, unit);
   const T *b_ih = static_cast<const T*>(a.b_ih), *b_hh = static_cast<const T*>(a.b_hh);
-  T* to = static_cast<T*>(a.forward) + p * a.layout.panel_size;
   for (int j = 0; j < S::columns * VL; ++j) to[j] = T(0);
   if (b_ih != nullptr) {
     for (int j = 0; j < S::X::count; ++j) {
@@ -58,9 +59,21 @@ FR_INLINE void pack_forward_panel(const PackArgs& a, int64_t p, int64_t unit) {
   }
   to += S::columns * VL;
   to = pack_columns(to, static_cast<const T*>(a.w_ih), a.layout.I, S::X::count, rows);
+  if (!state) return;
   const T* w_hh = static_cast<const T*>(a.w_hh);
   to = pack_columns(to, w_hh, H, S::U::count, rows);
   if constexpr (C::two_phase) pack_columns(to, w_hh, H, 1, rows.moved(2 * H));
+}
+
+// A panel that the call under way packs for itself, before its only use (T = 1), into room that stays in L2. Packing all of them
+// first takes them through L3 or memory twice more: the two ways' times were 0.54 to 0.95 (N=1, LSTM, I=H=512 to 64) and 0.98
+// (N=13, I=H=96; N=64, 256) with a state, and 0.20 to 0.62, 0.77 and 0.89 without one, whose U stays unpacked (Zen 4).
+template <class C, int NV>
+FR_INLINE void ready_panel(const ForwardArgs& f, int64_t unit) {
+  using T = typename C::Element;
+  if (f.unpacked == nullptr) return;
+  pack_forward_panel<C, NV>(*f.unpacked, unit, static_cast<T*>(const_cast<void*>(f.packed)),
+                            f.depth > 0);
 }
 
 // Rows (p, gate in [first_gate, first_gate+gates), v) of `from` [G*H,K] into column blocks of 4*VL.
@@ -96,7 +109,8 @@ void pack(const PackArgs& args, int64_t share, int64_t shares) {
   if (a.forward != nullptr) {
     const Range panels = share_of(a.layout.panels, share, shares);
     for_panels<C>(a.layout, panels, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
-      pack_forward_panel<C, decltype(nv)::value>(a, p, unit);
+      pack_forward_panel<C, decltype(nv)::value>(
+          a, unit, static_cast<T*>(a.forward) + p * a.layout.panel_size, true);
     });
   }
   using S = PanelSlots<C, C::interleaved ? 4 : 1>;

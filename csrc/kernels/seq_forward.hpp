@@ -91,7 +91,7 @@ FR_TILE void forward_tile(const ForwardArgs& f, int64_t p, int64_t unit, int64_t
   const T* h[MR];
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) h[r] = static_cast<const T*>(f.tables.u[row + r]);
-  accumulate<T, typename S::U>(acc, h, panel.u, f.layout.H);
+  accumulate<T, typename S::U>(acc, h, panel.u, f.depth);
   with_policy<T, C::has_relu>(f.activation, [&](auto policy) FR_FLAT {
     using P = decltype(policy);
 #pragma GCC unroll 8
@@ -144,6 +144,7 @@ FR_INLINE void rows_phase(ForwardArgs& f, int64_t step, int64_t capacity) {
     with_panel<C>(f.layout, item, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
       constexpr int NV = decltype(nv)::value;
       constexpr int width = PanelSlots<C, NV>::X::count * VL;
+      ready_panel<C, NV>(f, unit);
       const T* xg = static_cast<const T*>(f.projection);
       if (xg != nullptr) xg += p * capacity * (C::interleaved ? width : 4 * VL);
       for_row_blocks<2>(begin, end, [&](auto mr, int64_t row) FR_FLAT {
@@ -188,6 +189,7 @@ void seq_forward(const ForwardArgs& args) {
   RowSource& source = *f.rows;
   const int64_t capacity = f.chunk * (source.n_end - source.n_begin);
   const bool regular = source.regular != nullptr;
+  f.depth = f.layout.H;
   if (regular) phase(f.team, 1, [&](int64_t) FR_FLAT { begin_masked<typename C::Element>(f); });
   for (int64_t s = f.begin; s < f.end; s += f.chunk) {
     const int64_t steps = min_of(f.chunk, f.end - s);
@@ -198,6 +200,7 @@ void seq_forward(const ForwardArgs& args) {
     }
     if (regular || !single_steps<C, Keep>(f, steps, capacity)) {
       for (int64_t step = 0; step < steps; ++step) {
+        f.depth = f.zero_state && s + step == 0 ? 0 : f.layout.H;
         forward_step<C, Keep>(f, step, capacity);
         if (regular) regular_step<C>(f, step, s + step);
       }

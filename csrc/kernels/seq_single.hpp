@@ -16,7 +16,7 @@
 // Called by seq_forward.hpp.
 #pragma once
 
-#include "panel.hpp"
+#include "pack.hpp"
 
 namespace fastrnn::FR_ISA {
 namespace {
@@ -98,7 +98,8 @@ FR_TILE void single_tile(const ForwardArgs& f, int64_t p, int64_t begin, int64_t
         Panel<C, NV>(static_cast<const T*>(f.packed) + (p + i) * f.layout.panel_size, f.layout);
     u[i] = panel[i].u;
   }
-  const int64_t H = f.layout.H, first = p * f.layout.unit_panel;
+  const int64_t H = f.layout.H, depth = Panels == Part::some ? f.depth : H;
+  const int64_t first = p * f.layout.unit_panel;
   alignas(vector_bytes) T state[Buffered ? P * units : 1];
   const void* in_state = nullptr;
   for (int64_t step = begin; step < end; ++step) {
@@ -113,7 +114,7 @@ FR_TILE void single_tile(const ForwardArgs& f, int64_t p, int64_t begin, int64_t
       }
       h = state;
     }
-    accumulate_panels<T, typename S::U>(acc, h, u, H);
+    accumulate_panels<T, typename S::U>(acc, h, u, depth);
     with_policy<T, C::has_relu>(f.activation, [&](auto policy) FR_FLAT {
 #pragma GCC unroll 4
       for (int i = 0; i < P; ++i) {
@@ -149,13 +150,15 @@ FR_INLINE void single_phase(ForwardArgs& f, int64_t step, int64_t capacity) {
   const auto xg_of = [&](int64_t p) FR_FLAT { return xg == nullptr ? xg : xg + p * xg_stride; };
   // Pairs have full panels only: the RNN's last may be narrower.
   const int64_t panels = f.layout.panels, full = f.layout.hidden_padded / f.layout.unit_panel;
-  const int64_t pairs = panels >= pairs_from * f.team.size ? full / 2 : 0;
+  const bool paired = f.unpacked == nullptr && panels >= pairs_from * f.team.size;
+  const int64_t pairs = paired ? full / 2 : 0;
   phase(f.team, panels - pairs, [&](int64_t item) FR_FLAT {
     if (item < pairs) {
       single_tile<C, Keep, 2, 4, Part::some>(f, 2 * item, step, step + 1, xg_of(2 * item),
                                              xg_stride);
     } else {
-      with_panel<C>(f.layout, item + pairs, [&](auto nv, int64_t p, int64_t) FR_FLAT {
+      with_panel<C>(f.layout, item + pairs, [&](auto nv, int64_t p, int64_t unit) FR_FLAT {
+        ready_panel<C, decltype(nv)::value>(f, unit);
         single_tile<C, Keep, 1, decltype(nv)::value, Part::some>(f, p, step, step + 1, xg_of(p), 0);
       });
     }
@@ -186,7 +189,8 @@ FR_INLINE bool with_group(const Layout& layout, Body body) {
 template <class C, bool Keep>
 FR_INLINE bool single_steps(const ForwardArgs& f, int64_t steps, int64_t capacity) {
   using T = typename C::Element;
-  if (f.team.size > 1 || f.rows->n_end - f.rows->n_begin != 1) return false;
+  if (f.unpacked != nullptr || f.team.size > 1) return false;
+  if (f.rows->n_end - f.rows->n_begin != 1) return false;
   const int64_t xg_stride = capacity * PanelSlots<C, 4>::X::count * lanes<T>;
   return with_group<C>(f.layout, [&](auto p, auto nv) FR_FLAT {
     single_tile<C, Keep, decltype(p)::value, decltype(nv)::value, Part::all_buffered>(

@@ -44,13 +44,14 @@ class Tape:
 
     __slots__ = (
         "_buffer", "_ready", "batch", "batch_first", "batched", "c0", "dropout", "h0", "layout", "lengths", "mask",
-        "owner", "packed", "regular", "reset", "spec", "steps", "x", "y",
+        "owner", "packed", "plain", "regular", "reset", "spec", "steps", "x", "y",
     )  # fmt: skip
 
     def __init__(
         self, packed: Packed, buffer: object, x: Array, y: Array, h0: Array | None, c0: Array | None,
-        lengths: Array | None, reset: Array | None, mask: Array | None, dropout: Array | None,
-        regular: Regularisers | None, batched: bool, batch_first: bool, layout: PackedLayout | None = None,
+        lengths: Array | None = None, reset: Array | None = None, mask: Array | None = None,
+        dropout: Array | None = None, regular: Regularisers | None = None, batched: bool = True,
+        batch_first: bool = False, layout: PackedLayout | None = None, plain: bool = False,
     ) -> None:  # fmt: skip
         self.packed = packed
         self.spec = packed.spec
@@ -61,6 +62,7 @@ class Tape:
         self.regular = regular
         self.batched, self.batch_first = batched, batch_first
         self.layout = layout  # of a packed x
+        self.plain = plain  # of a `forward_plain`
         self.steps, self.batch = x.shape[:2] if layout is None else (layout.packing.steps, layout.packing.batch)
         self.owner: object = None  # set by a layer, to know its tapes again
         # One element or none. Taking it is a single list operation, so of two threads only one gets the buffer.
@@ -143,6 +145,15 @@ class Gradients:
         self.dc0: Array | None = None
         self.x: Any = self.dx
         self.state: Any = self.dh0
+
+    @classmethod
+    def of(cls, spec: Spec, dx: Array, dh0: Array, dc0: Array | None, flat: Array) -> Gradients:
+        """What was computed, in the layout (T, N, I)."""
+        made = cls.__new__(cls)
+        made.spec, made.flat, made.weights = spec, flat, Weights(spec, flat)
+        made.x, made.dx, made.dh0, made.dc0 = dx, dx, dh0, dc0
+        made.state = dh0 if dc0 is None else (dh0, dc0)
+        return made
 
     def fit(self, tape: Tape) -> None:
         """Make x and state the right size for a tape, in new memory where the old does not fit or is the tape's x."""

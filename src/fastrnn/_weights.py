@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _validate
 from ._spec import Spec
-from .backends import empty
+from .backends import empty, views
 
 Array = npt.NDArray[Any]
 getrefcount = getattr(sys, "getrefcount", None)  # CPython's
@@ -38,9 +38,7 @@ class Weights(Mapping[str, Array]):
     def _views(self) -> dict[str, Array]:
         """Made when first asked for: who works on `flat` alone, as optimisers do, needs none."""
         if self._made is None:
-            visible = self._flat.view()
-            visible.flags.writeable = False
-            self._made = self._spec.views(visible)
+            self._made = views(self._spec, self._flat, writeable=False)
         return self._made
 
     @property
@@ -95,7 +93,7 @@ class Scratch(MutableMapping[str, Array]):
     @property
     def _views(self) -> dict[str, Array]:
         if self._made is None:
-            self._made = self._spec.views(self._flat)
+            self._made = views(self._spec, self._flat, writeable=True)
         return self._made
 
     def release(self) -> Array:

@@ -22,7 +22,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from . import _packed, _validate, _validate_regularisers, backends
+from . import _outputs, _packed, _validate, _validate_regularisers, backends
 from ._packed import PackedLayout
 from ._spec import Spec
 from ._tape import Gradients, Tape, check_tape
@@ -131,7 +131,7 @@ def infer(
         )
     batch_first = batch_first and layout is None
     if out is None:
-        y = target = _new_output(spec, steps, batch, batch_first, x.dtype)
+        y = target = _outputs.new_output(spec, steps, batch, batch_first, x.dtype)
     else:
         y = _validate.output(out, spec.dtype, _validate.output_shape(spec, steps, batch, batched, batch_first))
         y = _validate.time_major(y, batched, batch_first)
@@ -140,7 +140,7 @@ def infer(
         target = y if _validate.fits(y) else np.empty(y.shape, y.dtype)
     packing = None if layout is None else layout.packing
     times, sequences = (steps, batch) if packing is None else (packing.steps, packing.batch)
-    hn, cn = _new_state(spec, sequences, x.dtype)
+    hn, cn = _outputs.new_state(spec, sequences, x.dtype)
     module.forward(
         packed, x, target, h0, c0, hn, cn, lengths, reset, mask, None, None, packing, spec.expected(times, sequences)
     )
@@ -149,10 +149,10 @@ def infer(
     if layout is not None:
         return layout.wrap(y[:, 0]), hn if cn is None else (hn, cn)
     if out is None:
-        out = y if batched and not batch_first else _as_given(y, batched, batch_first)
+        out = y if batched and not batch_first else _outputs.as_given(y, batched, batch_first)
     if batched:
         return out, hn if cn is None else (hn, cn)
-    return out, _as_state(hn, cn, batched)
+    return out, _outputs.as_state(hn, cn, batched)
 
 
 def forward(
@@ -203,6 +203,13 @@ def forward(
         An argument that does not fit, before anything is written.
     """
     module, spec = _module(packed), packed.spec
+    drawn = dropout is None and recurrent_dropout is None and zoneout is None
+    whole = lengths is None and reset is None and mask is None
+    if whole and drawn and tape is None and batch_first is False and type(save) is str and save == "all":
+        done = packed.forward_plain(x, state)
+        if done is not None:
+            y, hn, cn, h0, c0, buffer = done
+            return _outputs.read_only(y), hn if cn is None else (hn, cn), Tape(packed, buffer, x, y, h0, c0, plain=True)
     layout = _packed.layout(x, lengths)
     x, batched = _validate.sequence(spec, x, batch_first) if layout is None else layout.input(spec)
     steps, batch, _ = x.shape
@@ -222,8 +229,8 @@ def forward(
         message = f"tape is a {type(tape).__name__}; it must be a Tape from an earlier forward"
         raise TypeError(message)
     recompute = _validate.choice("save", save, ("all", "recompute")) == "recompute"
-    y = _new_output(spec, steps, batch, batch_first, x.dtype)
-    hn, cn = _new_state(spec, sequences, x.dtype)
+    y = _outputs.new_output(spec, steps, batch, batch_first, x.dtype)
+    hn, cn = _outputs.new_state(spec, sequences, x.dtype)
     if draw and spec.num_layers > 1:
         shape = (spec.num_layers - 1, *y.shape)
         dropout = _validate.dropout_masks(draw(shape), spec, steps, batch, True)
@@ -232,11 +239,10 @@ def forward(
     buffer = module.make_tape(packed, times, sequences, old, recompute, 0 if packing is None else steps)
     module.forward(packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, buffer, packing, regular)
     new = Tape(packed, buffer, x, y, h0, c0, lengths, reset, mask, dropout, regular, batched, batch_first, layout)
-    visible = _as_given(y, batched, batch_first).view()
-    visible.flags.writeable = False
+    visible = _outputs.read_only(_outputs.as_given(y, batched, batch_first))
     if layout is not None:
         return layout.wrap(visible), hn if cn is None else (hn, cn), new
-    return visible, _as_state(hn, cn, batched), new
+    return visible, _outputs.as_state(hn, cn, batched), new
 
 
 def backward(
@@ -280,6 +286,10 @@ def backward(
     Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78 (1990).
     """
     check_tape(tape)
+    if tape.plain and dstate is None and out is None and retain is False and accumulate is False:
+        done = _backward_plain(tape, dy)
+        if done is not None:
+            return done
     retain, accumulate = _validate.flag("retain", retain), _validate.flag("accumulate", accumulate)
     spec, batch, batched, batch_first, layout = tape.spec, tape.batch, tape.batched, tape.batch_first, tape.layout
     if dy is not None:
@@ -290,7 +300,7 @@ def backward(
     _check_out(spec, out, accumulate)
     grads = out if out is not None else Gradients(spec)
     buffer = tape.take()
-    done = False
+    complete = False
     try:
         if out is not None:  # what was handed in may be a part of `out`: the next chunk's grads.state, for instance
             dy, dhn, dcn = (a if a is None or not out.shares(a) else a.copy() for a in (dy, dhn, dcn))
@@ -302,10 +312,22 @@ def backward(
             grads.dx, grads.dh0, grads.dc0, grads.flat, tape.lengths, tape.reset, tape.mask, tape.dropout,
             retain, accumulate, None if layout is None else layout.packing, tape.regular,
         )  # fmt: skip
-        done = True
+        complete = True
     finally:
-        tape.give_back(buffer, ready=retain and done)
+        tape.give_back(buffer, ready=retain and complete)
     return grads
+
+
+def _backward_plain(tape: Tape, dy: Any) -> Gradients | None:
+    """Backward of a plain tape to a plain dy; None if dy is not plain, and nothing is done."""
+    buffer = tape.take()
+    kept = True
+    try:
+        made = tape.packed.backward_plain(buffer, cast(Array, tape.x), cast(Array, tape.y), tape.h0, tape.c0, dy)
+        kept = made is None
+    finally:
+        tape.give_back(buffer, ready=kept)
+    return None if made is None else Gradients.of(tape.spec, *made)
 
 
 def lstm(
@@ -432,36 +454,6 @@ def _optional(
     if mask is not None:
         mask = _validate.flags("mask", mask, steps, batch, batched, batch_first, own)
     return h0, c0, lengths, reset, mask
-
-
-def _new_output(spec: Spec, steps: int, batch: int, batch_first: bool, dtype: npt.DTypeLike) -> Array:
-    """y as (T, N, D*H), dense in the layout of the user."""
-    shape = (*((batch, steps) if batch_first else (steps, batch)), spec.directions * spec.output_size)
-    try:
-        y = backends.empty(shape, dtype)
-    except ValueError as error:  # x can be huge without memory of its own: np.broadcast_to
-        message = f"y of shape {shape} is more than this machine can address"
-        raise ValueError(message) from error
-    return y.swapaxes(0, 1) if batch_first else y
-
-
-def _new_state(spec: Spec, batch: int, dtype: npt.DTypeLike) -> tuple[Array, Array | None]:
-    layers = spec.num_layers * spec.directions
-    hn = np.empty((layers, batch, spec.output_size), dtype)
-    return hn, np.empty((layers, batch, spec.hidden_size), dtype) if spec.cell == "lstm" else None
-
-
-def _as_given(y: Array, batched: bool, batch_first: bool) -> Array:
-    """y in the layout of the user."""
-    if not batched:
-        return y[:, 0]
-    return y.transpose(1, 0, 2) if batch_first else y
-
-
-def _as_state(hn: Array, cn: Array | None, batched: bool) -> Any:
-    if not batched:
-        hn, cn = hn[:, 0], None if cn is None else cn[:, 0]
-    return hn if cn is None else (hn, cn)
 
 
 def _check_out(spec: Spec, out: Gradients | None, accumulate: bool) -> None:

@@ -1,5 +1,6 @@
 /* The C interface refuses what it cannot do with a status, before it touches memory. Run by CTest. */
 #define _POSIX_C_SOURCE 200809L /* posix_memalign */
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -307,7 +308,11 @@ static void check_forward(void) {
   REFUSED("steps of y on each other", f, f.y_t = 0, FORWARD, FASTRNN_OVERLAP);
   REFUSED("a stride that overflows", f, f.x_t = INT64_MAX, FORWARD, FASTRNN_TOO_LARGE);
   REFUSED("another that does", f, f.y_t = INT64_MIN, FORWARD, FASTRNN_TOO_LARGE);
-  REFUSED("a struct shorter than any", f, f.struct_size -= 8, FORWARD, FASTRNN_BAD_STRUCT_SIZE);
+  REFUSED("a struct shorter than any", f,
+          f.struct_size = (uint32_t)offsetof(fastrnn_forward_args, workspace), FORWARD,
+          FASTRNN_BAD_STRUCT_SIZE);
+  REFUSED("unpacked weights of several steps", f, (f.packed = NULL, f.weights = w.weights), FORWARD,
+          FASTRNN_NULL_POINTER);
   REFUSED("a struct without end", f, f.struct_size = UINT32_MAX, FORWARD, FASTRNN_BAD_STRUCT_SIZE);
   REFUSED("no problem", f, (void)0, fastrnn_forward(NULL, &f), FASTRNN_NULL_POINTER);
   expect("no arguments", fastrnn_forward(&w.p, NULL), FASTRNN_NULL_POINTER);
@@ -343,6 +348,33 @@ static void check_longer_structs(void) {
   free_world(&w);
 }
 
+/* One step on weights as they lie: on the way they are packed into the tape. */
+static void check_unpacked_forward(void) {
+  world w = make_world(1, 2, 37, FASTRNN_LSTM, 2);
+  fastrnn_forward_args fresh = forward_of(&w), f = fresh;
+  const size_t bytes = 4 * (size_t)(w.p.N * w.p.H);
+  float* want = (float*)block((int64_t)bytes);
+  expect("packed", fastrnn_forward(&w.p, &f), FASTRNN_OK);
+  memcpy(want, w.y, bytes);
+  fresh.packed = NULL;
+  fresh.weights = w.weights;
+  f = fresh;
+  memset(w.y, 0, bytes);
+  expect("unpacked", fastrnn_forward(&w.p, &f), FASTRNN_OK);
+  if (w.sizes.unpacked_forward != 1 || memcmp(want, w.y, bytes) != 0) {
+    printf("unpacked: other results, or not offered\n");
+    ++failures;
+  }
+#define UNPACKED fastrnn_forward(&w.p, &f)
+  REFUSED("no weights at all", f, f.weights = NULL, UNPACKED, FASTRNN_NULL_POINTER);
+  REFUSED("no tape to pack into", f, f.tape = NULL, UNPACKED, FASTRNN_NULL_POINTER);
+  REFUSED("weights on an odd address", f, f.weights = (char*)w.weights + 1, UNPACKED,
+          FASTRNN_MISALIGNED);
+  REFUSED("y in the weights", f, f.y = w.weights + 8, UNPACKED, FASTRNN_OVERLAP);
+  free(want);
+  free_world(&w);
+}
+
 static void check_backward(void) {
   world w = make_world(3, 2, 5, FASTRNN_LSTM, 2);
   const fastrnn_backward_args fresh = backward_of(&w);
@@ -370,25 +402,29 @@ static void check_backward(void) {
 static void check_step_pairs(world w, const fastrnn_stepper* stepper, fastrnn_step_args fresh) {
   enum { packed, x, y, h, c, workspace, arrays };
   const int64_t row = 4 * w.p.N, states = w.p.L * row * w.p.H;
-  const int64_t bytes[arrays] = {w.sizes.packed, row * w.p.I, row * w.p.H, states, states,
-                                 w.sizes.forward_workspace};
+  const int64_t bytes[arrays] = {w.sizes.packed, row * w.p.I, row * w.p.H,
+                                 states,         states,      w.sizes.forward_workspace};
   for (int i = 0; i < arrays; ++i) {
     for (int j = 0; j < arrays; ++j) {
       if (i == j || (i <= x && j <= x) || (fresh.c == NULL && (i == c || j == c))) continue;
-      const char* other[arrays] = {w.packed, (char*)w.x, (char*)w.y, (char*)w.h, (char*)w.c, w.workspace};
+      const char* other[arrays] = {w.packed,   (char*)w.x, (char*)w.y,
+                                   (char*)w.h, (char*)w.c, w.workspace};
       const int64_t unit = i == packed || i == workspace ? 64 : 4;
       const int64_t at[] = {0, (bytes[j] - 1) / unit * unit};
       for (int end = 0; end < 2; ++end) {
         fastrnn_step_args s;
         char* moved = (char*)other[j] + at[end];
-        REFUSED("step: a pair of arrays", s, {
-          if (i == packed) s.packed = moved;
-          if (i == x) s.x = moved;
-          if (i == y) s.y = moved;
-          if (i == h) s.h = moved;
-          if (i == c) s.c = moved;
-          if (i == workspace) s.workspace = moved;
-        }, fastrnn_step(stepper, &s), FASTRNN_OVERLAP);
+        REFUSED(
+            "step: a pair of arrays", s,
+            {
+              if (i == packed) s.packed = moved;
+              if (i == x) s.x = moved;
+              if (i == y) s.y = moved;
+              if (i == h) s.h = moved;
+              if (i == c) s.c = moved;
+              if (i == workspace) s.workspace = moved;
+            },
+            fastrnn_step(stepper, &s), FASTRNN_OVERLAP);
       }
     }
   }
@@ -439,8 +475,8 @@ static void check_steps(uint32_t cell, int64_t N, int64_t H, int64_t L, uint32_t
     s.x = whole.x + t * N * w.p.I;
     expect("step", STEP, FASTRNN_OK);
     if (memcmp(w.y, whole.y + t * N * H, (size_t)(4 * N * H)) != 0) {
-      printf("cell %u, N %d, H %d, L %d, split %u, step %d: not forward's bits\n", cell, (int)N, (int)H, (int)L,
-             split, (int)t);
+      printf("cell %u, N %d, H %d, L %d, split %u, step %d: not forward's bits\n", cell, (int)N,
+             (int)H, (int)L, split, (int)t);
       ++failures;
     }
   }
@@ -541,6 +577,7 @@ int main(void) {
   check_large_sizes();
   check_runs();
   check_forward();
+  check_unpacked_forward();
   check_longer_structs();
   check_backward();
   check_packing();

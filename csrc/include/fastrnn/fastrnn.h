@@ -114,7 +114,7 @@ typedef struct fastrnn_sizes {
   double work; /* floating-point operations of one forward call */
   uint32_t
       unpacked_backward; /* 1: rows are so few that packing for backward would cost more than it saves */
-  uint32_t reserved;
+  uint32_t unpacked_forward; /* 1: forward with a tape may do without packed weights */
 } fastrnn_sizes;
 
 /* Sizes for a problem. Packed weights and tapes belong to the instruction set they were made for, packed sizes do not depend
@@ -145,12 +145,14 @@ fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights,
 typedef struct fastrnn_forward_args {
   uint32_t struct_size;
   uint32_t reserved;
-  const void* packed; /* [sizes.packed] bytes, in, 64-byte aligned: fastrnn_pack's */
-  const void* x;      /* [T,N,I] in */
-  int64_t x_t, x_n;   /* strides of T and N, of any sign */
+  /* [sizes.packed] bytes, in, 64-byte aligned: fastrnn_pack's; or null, where sizes.unpacked_forward, with a tape: weights are
+   * packed on the way, with the same results. Quicker than fastrnn_pack for weights that forward meets once */
+  const void* packed;
+  const void* x;    /* [T,N,I] in */
+  int64_t x_t, x_n; /* strides of T and N, of any sign */
   void* y;            /* [T,N,D*H] out; may not overlap an input */
   int64_t y_t, y_n;
-  const void* h0;         /* [L*D,N,H] or null: zeros */
+  const void* h0;         /* [L*D,N,H] or null: zeros, which the first step does not multiply */
   const void* c0;         /* [L*D,N,H] or null: zeros; LSTM */
   void* hn;               /* [L*D,N,H] out; may be h0, unless backward is to read h0 later */
   void* cn;               /* [L*D,N,H] out; may be c0; LSTM, else null */
@@ -176,6 +178,8 @@ typedef struct fastrnn_forward_args {
   void* tape;
   /* [sizes.forward_workspace] bytes, 64-byte aligned; holds nothing before or after */
   void* workspace;
+  /* [sizes.weights] in, as fastrnn_pack's, where packed is null; else not looked at */
+  const void* weights;
 } fastrnn_forward_args;
 
 fastrnn_status fastrnn_forward(const fastrnn_problem* problem, const fastrnn_forward_args* args);

@@ -55,6 +55,16 @@ class Packed(Protocol):
     def step_small(self, x: Any, out: Any, h: Array, c: Array | None) -> Array | None:
         """y of a step with plain arrays, x (N, I) or (I,), from and into a stream's h, c (L, N, H); None: as above."""
 
+    def forward_plain(
+        self, x: Any, state: Any
+    ) -> tuple[Array, Array, Array | None, Array | None, Array | None, object] | None:
+        """(y, h, c, h0, c0, tape) of a training forward with plain arrays, x (T, N, I); None: as above."""
+
+    def backward_plain(
+        self, tape: Any, x: Array, y: Array, h0: Array | None, c0: Array | None, dy: Any
+    ) -> tuple[Array, Array, Array | None, Array] | None:
+        """(dx, dh0, dc0, dweights) of that forward, which uses its tape up; None: as above, and nothing is done."""
+
 
 class Backend(Protocol):
     """What every backend module offers. Arguments have been checked and made to fit before a call."""
@@ -230,6 +240,17 @@ def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     core: Any = _loaded.get("cpp")
     made: Array = np.empty(shape, dtype) if core is None else core.empty(shape, dtype)
     return made
+
+
+def views(spec: Spec, flat: Array, writeable: bool) -> dict[str, Array]:
+    """As `spec.views`, read-only unless `writeable`; where the compiled backend is in use, in a third of the time."""
+    core: Any = _loaded.get("cpp")
+    if core is not None:
+        return cast(dict[str, Array], core.views(spec.weight_shapes, flat, writeable))
+    visible = flat.view()
+    if not writeable:
+        visible.flags.writeable = False
+    return cast(dict[str, Array], spec.views(visible))
 
 
 def active_isa(module: Backend) -> str:

@@ -62,6 +62,7 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         int64_t backward_workspace
         double work
         uint32_t unpacked_backward
+        uint32_t unpacked_forward
 
     ctypedef struct fastrnn_forward_args:
         uint32_t struct_size
@@ -91,6 +92,7 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         int64_t zoneout_n
         void* tape
         void* workspace
+        const void* weights
 
     ctypedef struct fastrnn_backward_args:
         uint32_t struct_size

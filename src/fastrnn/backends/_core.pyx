@@ -78,7 +78,7 @@ cdef Buffer kept = Buffer(0)
 cdef class Packed:
     """Immutable snapshot of a stack's weights, in the panels of one instruction set.
 
-    The panels of the backward pass are made when they are first asked for, from a copy of the weights.
+    Panels are made when they are first asked for, from a copy of the weights or a buffer that nobody writes.
     """
 
     cdef readonly object spec
@@ -94,6 +94,7 @@ cdef class Packed:
     cdef int64_t h_rows           # L*D
     cdef int type_num             # NumPy's number of the dtype
     cdef bint zoned               # inference is not the plain one
+    cdef bint met                 # a forward has done without panels
 
     @property
     def backend(self):
@@ -116,6 +117,20 @@ cdef class Packed:
         h and c (L, N, H) are the stream's own: read and written.
         """
         return step_small(self, x, out, h, c)
+
+    def forward_plain(self, x, state):
+        """(y, h, c, h0, c0, tape) of an ordinary training forward of x (T, N, I), of any size; None if it is not one.
+
+        h0 and c0 are copies of the state that was given; of what is not there c and they are None.
+        """
+        return forward_plain(self, x, state)
+
+    def backward_plain(self, Buffer tape not None, x, y, h0, c0, dy):
+        """(dx, dh0, dc0, dweights) of an ordinary backward; None if dy, which may be None, is not of an ordinary one.
+
+        The other arguments are those that a forward of `forward_plain` had and gave.
+        """
+        return backward_plain(self, tape, x, y, h0, c0, dy)
 
     cdef plan(
         self, int64_t steps, int64_t batch, int64_t rows, bint retain, uint32_t save, uint32_t segment,
@@ -148,6 +163,21 @@ cdef class Packed:
     cdef bint small(self) noexcept:
         """Whether the call that was planned is over before the GIL could change hands."""
         return self.sizes.work <= RELEASE_WORK
+
+    cdef void* panels(self) except NULL:
+        """Weights packed for forward."""
+        if self.forward is None:
+            forward = Buffer(self.sizes.packed)
+            check(fastrnn_pack(&self.problem, cnp.PyArray_DATA(self.weights), forward.memory, NULL))
+            self.forward = forward
+        return self.forward.memory
+
+    cdef void* forward_panels(self, bint unpacked) except? NULL:
+        """The same; NULL where a call does without: the first one with a tape, since in training it is the only one."""
+        if not unpacked or forced_packing == 1 or (forced_packing < 0 and (self.met or self.forward is not None)):
+            return self.panels()
+        self.met = True
+        return NULL
 
     cdef Buffer backward_panels(self, bint unpacked):
         """Weights packed for backward; None where a call does without: chosen by `unpacked` if there are none, or forced."""
@@ -211,17 +241,22 @@ def pack(spec, weights):
     own = weights.base is None or type(weights.base) is Buffer
     frozen = own and not weights.flags.writeable  # a layer's own buffer, which nobody writes again
     packed.weights = weights if frozen else np.array(weights, copy=True, order="C")
-    packed.forward = Buffer(packed.sizes.packed)
-    check(fastrnn_pack(p, cnp.PyArray_DATA(packed.weights), packed.forward.memory, NULL))
     return packed
 
 
-def make_tape(
-    Packed packed not None, int64_t steps, int64_t batch, reuse=None, bint recompute=False, int64_t rows=0
+cdef inline given(argument):
+    """Raise unless it is there; Cython's `not None` is for functions that C does not call."""
+    if argument is None:
+        raise TypeError("fastrnn: packed weights and tape must be given, not None")
+
+
+cpdef make_tape(
+    Packed packed, int64_t steps, int64_t batch, reuse=None, bint recompute=False, int64_t rows=0
 ):
     """Memory for what backward needs of `steps` x `batch`, or packed `rows`; that of `reuse` if it is large enough."""
     cdef uint32_t save = FASTRNN_SAVE_RECOMPUTE if recompute else FASTRNN_SAVE_ALL
     cdef uint32_t segment = forced_segment
+    given(packed)
     packed.plan(steps, batch, rows, False, save, segment, 0)  # a tape does not depend on what regularises
     cdef Buffer tape
     if isinstance(reuse, Buffer) and (<Buffer>reuse).nbytes >= packed.sizes.tape:
@@ -233,28 +268,19 @@ def make_tape(
     return tape
 
 
-cdef inline void* data(array) noexcept:
-    return NULL if array is None else cnp.PyArray_DATA(<cnp.ndarray>array)
-
-
-cdef inline int64_t stride(array, int axis) noexcept:
-    """In elements. An axis of length 1 or 0 may have any stride, and NumPy then says anything."""
-    if array is None or cnp.PyArray_DIM(array, axis) <= 1:
-        return 0
-    return cnp.PyArray_STRIDE(array, axis) // cnp.PyArray_ITEMSIZE(array)
-
-
+include "_arrays.pxi"
 include "_arguments.pxi"
 
 
-def forward(
-    Packed packed not None, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, Buffer tape, packing=None, regular=None
+cpdef forward(
+    Packed packed, x, y, h0, c0, hn, cn, lengths, reset, mask, dropout, Buffer tape, packing=None, regular=None
 ):
     """One call over a whole sequence; see `fastrnn.backends.Backend`."""
     cdef fastrnn_forward_args a
     cdef fastrnn_problem problem
     cdef fastrnn_sizes sizes
     cdef fastrnn_status status
+    given(packed)
     memset(&a, 0, sizeof(a))
     cdef Extent e = extent(x, packing)
     if tape is None:
@@ -265,7 +291,8 @@ def forward(
     if tape is not None and tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
     a.struct_size = sizeof(a)
-    a.packed = packed.forward.memory
+    a.packed = packed.forward_panels(tape is not None and sizes.unpacked_forward)
+    a.weights = cnp.PyArray_DATA(packed.weights)
     a.x, a.x_t, a.x_n = data(x), stride(x, 0), stride(x, 1)
     a.y, a.y_t, a.y_n = data(y), stride(y, 0), stride(y, 1)
     a.h0, a.c0, a.hn, a.cn = data(h0), data(c0), data(hn), data(cn)
@@ -287,8 +314,8 @@ def forward(
         check(status)
 
 
-def backward(
-    Packed packed not None, Buffer tape not None, x, y, h0, c0, dy, dhn, dcn, dx, dh0, dc0, dweights, lengths, reset, mask,
+cpdef backward(
+    Packed packed, Buffer tape, x, y, h0, c0, dy, dhn, dcn, dx, dh0, dc0, dweights, lengths, reset, mask,
     dropout, bint retain, bint accumulate, packing=None, regular=None, dh_all=None, dc_all=None
 ):
     """Gradients of one forward call; see `fastrnn.backends.Backend`.
@@ -299,6 +326,8 @@ def backward(
     cdef fastrnn_problem problem
     cdef fastrnn_sizes sizes
     cdef fastrnn_status status
+    given(packed)
+    given(tape)
     memset(&a, 0, sizeof(a))
     cdef Extent e = extent(x, packing)
     packed.plan(e.steps, e.batch, e.rows, retain, tape.save, tape.segment, regularisers_of(regular))
@@ -311,7 +340,7 @@ def backward(
     a.accumulate = accumulate
     a.packed_backward = NULL if panels is None else panels.memory
     a.weights = cnp.PyArray_DATA(packed.weights)
-    a.packed = packed.forward.memory
+    a.packed = packed.panels() if tape.save == FASTRNN_SAVE_RECOMPUTE else NULL
     a.x, a.x_t, a.x_n = data(x), stride(x, 0), stride(x, 1)
     a.y, a.y_t, a.y_n = data(y), stride(y, 0), stride(y, 1)
     a.h0, a.c0 = data(h0), data(c0)
@@ -341,30 +370,6 @@ include "_probe.pxi"
 include "_small.pxi"
 include "_tensors.pxi"
 include "_abi.pxi"
-
-
-def empty(tuple shape, dtype):
-    """As np.empty; a large array lies in a block that is kept for the next one when this dies."""
-    cdef int64_t count = 1, size
-    cdef cnp.npy_intp[3] dims
-    cdef int i, ndim = <int>len(shape)
-    if ndim > 3:
-        return np.empty(shape, dtype)
-    for i in range(ndim):
-        size = shape[i]
-        if size <= 0 or size > SPARE_LIMIT // count:  # nothing to keep, too much, or what np.empty refuses
-            return np.empty(shape, dtype)
-        count *= size
-        dims[i] = size
-    cdef cnp.dtype kind = dtype if isinstance(dtype, cnp.dtype) else np.dtype(dtype)
-    if count * kind.itemsize < SPARE_FROM:  # with NumPy's function in C: np.empty takes twice as long
-        return cnp.PyArray_SimpleNew(ndim, dims, kind.num)
-    if count * kind.itemsize > SPARE_LIMIT:
-        return np.empty(shape, dtype)
-    cdef Buffer block = Buffer(count * kind.itemsize)
-    array = cnp.PyArray_SimpleNewFromData(ndim, dims, kind.num, block.memory)
-    cnp.set_array_base(array, block)
-    return array
 
 
 def spare_memory():

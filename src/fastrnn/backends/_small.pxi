@@ -7,39 +7,14 @@
 # GIL away, with a plan and a workspace of its own, and still makes no array.
 
 
-cdef inline cnp.ndarray plain(Packed packed, array):
-    """The array itself if it is no subclass, of the stack's dtype, C-contiguous, aligned, of native byte order; or None."""
-    if type(array) is not cnp.ndarray:
-        return None
-    cdef cnp.ndarray a = <cnp.ndarray>array
-    return a if cnp.PyArray_TYPE(a) == packed.type_num and cnp.PyArray_ISCARRAY_RO(a) else None
-
-
-cdef inline bint shaped(cnp.ndarray array, int ndim, int64_t first, int64_t second, int64_t third) noexcept:
-    """Whether an array, which may be None, is (first, second, third), (first, third) or (third,)."""
-    if array is None or cnp.PyArray_NDIM(array) != ndim:
-        return False
-    cdef cnp.npy_intp* dims = cnp.PyArray_DIMS(array)
-    if dims[ndim - 1] != third or (ndim > 1 and dims[0] != first):
-        return False
-    return ndim < 3 or dims[1] == second
-
-
-cdef inline cnp.ndarray new(Packed packed, int ndim, int64_t first, int64_t second, int64_t third):
-    """A new array of one of these shapes."""
-    cdef cnp.npy_intp[3] dims
-    dims[0], dims[1] = first, second
-    dims[ndim - 1] = third
-    return cnp.PyArray_SimpleNew(ndim, dims, packed.type_num)
-
-
-cdef inline bint apart(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Whether two contiguous arrays, or an array and None, have no byte in common."""
-    if b is None:
-        return True
-    cdef char* a_data = <char*>cnp.PyArray_DATA(a)
-    cdef char* b_data = <char*>cnp.PyArray_DATA(b)
-    return a_data + cnp.PyArray_NBYTES(a) <= b_data or b_data + cnp.PyArray_NBYTES(b) <= a_data
+cdef cnp.ndarray plain_state(Packed packed, state, int index, int ndim, int64_t batch):
+    """h or c of what a caller gave as a state, if it is plain and of the right shape; or None."""
+    cdef cnp.ndarray array = None
+    if packed.problem.cell != FASTRNN_LSTM:
+        array = plain(packed, state)
+    elif type(state) is tuple and len(<tuple>state) == 2:
+        array = plain(packed, (<tuple>state)[index])
+    return array if shaped(array, ndim, packed.h_rows, batch, packed.problem.H) else None
 
 
 cdef Buffer borrow_workspace(Packed packed, bint small):
@@ -71,11 +46,10 @@ cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
 
     cdef bint has_c = packed.problem.cell == FASTRNN_LSTM
     if state is not None:
-        if not has_c:
-            h0 = plain(packed, state)
-        elif type(state) is tuple and len(<tuple>state) == 2:
-            h0, c0 = plain(packed, (<tuple>state)[0]), plain(packed, (<tuple>state)[1])
-        if not shaped(h0, ndim, rows, batch, H) or (has_c and not shaped(c0, ndim, rows, batch, H)):
+        h0 = plain_state(packed, state, 0, ndim, batch)
+        if has_c:
+            c0 = plain_state(packed, state, 1, ndim, batch)
+        if h0 is None or (has_c and c0 is None):
             return None
     if out is None:
         y = new(packed, ndim, first, second, width)
@@ -99,7 +73,7 @@ cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
     cdef fastrnn_problem problem = packed.problem  # before an allocation lets another thread plan
     cdef Buffer workspace = borrow_workspace(packed, True)
     a.struct_size = sizeof(a)
-    a.packed = packed.forward.memory
+    a.packed = packed.panels()
     a.workspace = workspace.memory
     cdef fastrnn_status status = fastrnn_forward(&problem, &a)
     if status != FASTRNN_OK:
@@ -129,7 +103,7 @@ cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
     cdef Buffer workspace = borrow_workspace(packed, small)
     memset(&a, 0, sizeof(a))
     a.struct_size = sizeof(a)
-    a.packed, a.workspace = packed.forward.memory, workspace.memory
+    a.packed, a.workspace = packed.panels(), workspace.memory
     a.x, a.x_n = cnp.PyArray_DATA(x), I
     a.y, a.y_n = cnp.PyArray_DATA(y), H
     a.h, a.c = data(h), data(c)
@@ -143,3 +117,48 @@ cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
     if status != FASTRNN_OK:
         check(status)
     return y
+
+
+cdef forward_plain(Packed packed, given_x, state):
+    cdef cnp.ndarray x = plain(packed, given_x), h0 = None, c0 = None, y, hn, cn = None
+    if packed.zoned or x is None or cnp.PyArray_NDIM(x) != 3:
+        return None
+    cdef int64_t H = packed.problem.H, rows = packed.h_rows
+    cdef int64_t steps = cnp.PyArray_DIM(x, 0), batch = cnp.PyArray_DIM(x, 1)
+    cdef bint has_c = packed.problem.cell == FASTRNN_LSTM
+    if steps == 0 or batch == 0 or cnp.PyArray_DIM(x, 2) != packed.problem.I:
+        return None
+    if state is not None:
+        h0 = plain_state(packed, state, 0, 3, batch)
+        if has_c:
+            c0 = plain_state(packed, state, 1, 3, batch)
+        if h0 is None or (has_c and c0 is None):
+            return None
+        h0, c0 = h0.copy(), None if c0 is None else c0.copy()
+    y = empty((steps, batch, packed.problem.D * H), x.dtype)
+    hn = new(packed, 3, rows, batch, H)
+    if has_c:
+        cn = new(packed, 3, rows, batch, H)
+    tape = make_tape(packed, steps, batch)
+    forward(packed, x, y, h0, c0, hn, cn, None, None, None, None, tape)
+    return y, hn, cn, h0, c0, tape
+
+
+cdef backward_plain(Packed packed, Buffer tape, x, y, h0, c0, given_dy):
+    cdef cnp.ndarray dy = None, dx, dh0, dc0 = None, dweights
+    cdef int64_t steps = cnp.PyArray_DIM(x, 0), batch = cnp.PyArray_DIM(x, 1)
+    cdef int64_t H = packed.problem.H, rows = packed.h_rows
+    if given_dy is not None:
+        dy = plain(packed, given_dy)
+        if not shaped(dy, 3, steps, batch, packed.problem.D * H):
+            return None
+    dtype = x.dtype
+    dx = empty((steps, batch, packed.problem.I), dtype)
+    dh0 = new(packed, 3, rows, batch, H)
+    if packed.problem.cell == FASTRNN_LSTM:
+        dc0 = new(packed, 3, rows, batch, H)
+    dweights = empty((cnp.PyArray_SIZE(packed.weights),), dtype)
+    backward(
+        packed, tape, x, y, h0, c0, dy, None, None, dx, dh0, dc0, dweights, None, None, None, None, False, False
+    )
+    return dx, dh0, dc0, dweights

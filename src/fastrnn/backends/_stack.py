@@ -107,6 +107,12 @@ class Packed:
     def step_small(self, *_step: object) -> None:
         """No short way."""
 
+    def forward_plain(self, *_call: object) -> None:
+        """No short way."""
+
+    def backward_plain(self, *_call: object) -> None:
+        """No short way: there is no forward of that kind."""
+
 
 class TapeBuffer:
     """What backward needs of one forward besides its arguments, in one block of memory.
