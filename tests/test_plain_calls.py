@@ -78,6 +78,39 @@ def test_other_forms_of_dy_and_options(cell: str) -> None:
     assert not nothing.x.any()
 
 
+@cells
+def test_gradients_in_old_memory(cell: str) -> None:
+    """Of whatever layout the old ones were, and also where they are what is read."""
+    layer, x, dy = make_layer(cell, 9, 9), draw(4, 1, 9), draw(4, 1, 9, seed=1)
+    want = layer.backward(layer.forward(x)[2], dy)
+    old = [
+        layer.backward(layer.forward(x)[2], dy), layer.backward(layer.forward(x[:, 0])[2], dy[:, 0]),
+        layer.backward(layer.forward(draw(2, 3, 9))[2], draw(2, 3, 9)),
+    ]  # fmt: skip
+    for out in old:
+        for accumulate in (False, True):
+            before = out.flat.copy()
+            got = layer.backward(layer.forward(x)[2], dy, out=out, accumulate=accumulate)
+            assert got is out
+            assert got.x.shape == x.shape
+            np.testing.assert_array_equal(got.x, want.x)
+            np.testing.assert_allclose(got.flat, want.flat + before if accumulate else want.flat, rtol=1e-5, atol=1e-5)
+            for one, other in zip(np.atleast_1d(got.state), np.atleast_1d(want.state), strict=True):
+                np.testing.assert_array_equal(one, other)
+    out = old[0]
+    out.x[...] = x  # the input of this call is memory of its gradients
+    got = layer.backward(layer.forward(out.x)[2], dy, out=out)
+    np.testing.assert_array_equal(got.x, want.x)
+    np.testing.assert_array_equal(got.flat, want.flat)
+    out.x[...] = dy
+    got = layer.backward(layer.forward(x)[2], out.x, out=out)
+    np.testing.assert_array_equal(got.flat, want.flat)
+    with pytest.raises(ValueError, match="accumulate"):
+        layer.backward(layer.forward(x)[2], dy, accumulate=True)
+    with pytest.raises(TypeError, match="out"):
+        layer.backward(layer.forward(x)[2], dy, out=7)
+
+
 def test_a_tape_is_used_once() -> None:
     layer, x = make_layer("lstm", 5, 9), draw(4, 2, 5)
     y, _, tape = layer.forward(x)

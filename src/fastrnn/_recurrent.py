@@ -148,11 +148,11 @@ class Recurrent(Generic[S]):
 
     def _pack(self, now: _Snapshot) -> Packed:
         module = backends.module_for(self._spec)
-        key = module.NAME, backends.active_isa(module)
         with self._lock:
-            packed = now.packed.get(key)
+            packed = now.packed.get((module.NAME, backends.active_isa(module))) if now.packed else None
             if packed is None:
-                packed = now.packed[key] = module.pack(self._spec, now.weights.flat)
+                packed = module.pack(self._spec, now.weights.flat)
+                now.packed[packed.backend, packed.isa] = packed
             now.bound[backends.chosen()] = packed
         return packed
 

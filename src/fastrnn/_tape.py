@@ -151,9 +151,14 @@ class Gradients:
         """What was computed, in the layout (T, N, I)."""
         made = cls.__new__(cls)
         made.spec, made.flat, made.weights = spec, flat, Weights(spec, flat)
-        made.x, made.dx, made.dh0, made.dc0 = dx, dx, dh0, dc0
-        made.state = dh0 if dc0 is None else (dh0, dc0)
-        return made
+        made.dx, made.dh0, made.dc0 = dx, dh0, dc0
+        return made.plain()
+
+    def plain(self) -> Gradients:
+        """These, with x and state as of a call in the layout (T, N, I)."""
+        self.x = self.dx
+        self.state = self.dh0 if self.dc0 is None else (self.dh0, self.dc0)
+        return self
 
     def fit(self, tape: Tape) -> None:
         """Make x and state the right size for a tape, in new memory where the old does not fit or is the tape's x."""
@@ -178,10 +183,14 @@ class Gradients:
         h = self.dh0 if batched else self.dh0[:, 0]
         self.state = h if self.dc0 is None else (h, self.dc0 if batched else self.dc0[:, 0])
 
+    @property
+    def parts(self) -> tuple[Array, Array, Array | None, Array]:
+        """dx (T, N, I), dh0 and dc0 (L*D, N, H), and flat: what a backend writes."""
+        return self.dx, self.dh0, self.dc0, self.flat
+
     def shares(self, array: Array) -> bool:
         """Whether the array may be memory of these gradients."""
-        parts = (self.dx, self.dh0, self.dc0, self.flat)
-        return any(np.may_share_memory(part, array) for part in parts if part is not None)
+        return any(np.may_share_memory(part, array) for part in self.parts if part is not None)
 
     def __repr__(self) -> str:
         shape = self.x.shape if isinstance(self.x, np.ndarray) else self.dx[:, 0].shape

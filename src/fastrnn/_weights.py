@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from . import _validate
 from ._spec import Spec
-from .backends import empty, views
+from .backends import copied, views
 
 Array = npt.NDArray[Any]
 getrefcount = getattr(sys, "getrefcount", None)  # CPython's
@@ -69,13 +69,6 @@ def _restored(spec: Spec, flat: Array, writeable: bool) -> Weights:
     return Weights(spec, flat)
 
 
-def _copy(flat: Array) -> Array:
-    """In memory that was kept: 8 MB in the system's new pages took ten times as long as the copying (H=512)."""
-    copy = empty(flat.shape, flat.dtype)
-    copy[:] = flat
-    return copy
-
-
 class Scratch(MutableMapping[str, Array]):
     """Writeable copy of a layer's weights, inside `edit()`.
 
@@ -87,7 +80,7 @@ class Scratch(MutableMapping[str, Array]):
 
     def __init__(self, spec: Spec, flat: Array) -> None:
         self._spec = spec
-        self._flat = _copy(flat)
+        self._flat = copied(flat)
         self._made: dict[str, Array] | None = None
 
     @property
@@ -104,7 +97,7 @@ class Scratch(MutableMapping[str, Array]):
         """
         self._made = None
         alone = getrefcount is not None and getrefcount(self._flat) == ALONE
-        self._flat = self._flat if alone else _copy(self._flat)
+        self._flat = self._flat if alone else copied(self._flat)
         self._flat.flags.writeable = False
         return self._flat
 

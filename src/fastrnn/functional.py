@@ -286,8 +286,9 @@ def backward(
     Werbos, "Backpropagation through time: what it does and how to do it", Proceedings of the IEEE 78 (1990).
     """
     check_tape(tape)
-    if tape.plain and dstate is None and out is None and retain is False and accumulate is False:
-        done = _backward_plain(tape, dy)
+    if tape.plain and dstate is None and retain is False and type(accumulate) is bool:
+        _check_out(tape.spec, out, accumulate)
+        done = _backward_plain(tape, dy, out, accumulate)
         if done is not None:
             return done
     retain, accumulate = _validate.flag("retain", retain), _validate.flag("accumulate", accumulate)
@@ -318,16 +319,19 @@ def backward(
     return grads
 
 
-def _backward_plain(tape: Tape, dy: Any) -> Gradients | None:
-    """Backward of a plain tape to a plain dy; None if dy is not plain, and nothing is done."""
+def _backward_plain(tape: Tape, dy: Any, out: Gradients | None, accumulate: bool) -> Gradients | None:
+    """Backward of a plain tape to a plain dy; None if dy or out is not plain, and nothing is done."""
     buffer = tape.take()
     kept = True
     try:
-        made = tape.packed.backward_plain(buffer, cast(Array, tape.x), cast(Array, tape.y), tape.h0, tape.c0, dy)
+        x, y, into = cast(Array, tape.x), cast(Array, tape.y), None if out is None else out.parts
+        made = tape.packed.backward_plain(buffer, x, y, tape.h0, tape.c0, dy, into, accumulate)
         kept = made is None
     finally:
         tape.give_back(buffer, ready=kept)
-    return None if made is None else Gradients.of(tape.spec, *made)
+    if made is None:
+        return None
+    return Gradients.of(tape.spec, *made) if out is None else out.plain()
 
 
 def lstm(

@@ -71,6 +71,22 @@ cpdef empty(tuple shape, dtype):
     return array
 
 
+def copied(cnp.ndarray array not None):
+    """A copy of a contiguous array, where `empty` has its memory from."""
+    if not cnp.PyArray_IS_C_CONTIGUOUS(array):
+        raise ValueError("copied: the array is not contiguous")
+    cdef cnp.ndarray copy = empty((<object>array).shape, array.dtype)
+    cdef size_t nbytes = <size_t>cnp.PyArray_NBYTES(array)
+    cdef void* to = cnp.PyArray_DATA(copy)
+    cdef const void* source = cnp.PyArray_DATA(array)
+    if nbytes < SPARE_FROM:
+        memcpy(to, source, nbytes)
+    else:
+        with nogil:
+            memcpy(to, source, nbytes)
+    return copy
+
+
 def views(dict shapes not None, cnp.ndarray flat not None, bint writeable):
     """Views of a contiguous buffer by name, one shape after the other; of a read-only one read-only ones.
 

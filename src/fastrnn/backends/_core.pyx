@@ -125,12 +125,12 @@ cdef class Packed:
         """
         return forward_plain(self, x, state)
 
-    def backward_plain(self, Buffer tape not None, x, y, h0, c0, dy):
-        """(dx, dh0, dc0, dweights) of an ordinary backward; None if dy, which may be None, is not of an ordinary one.
+    def backward_plain(self, Buffer tape not None, x, y, h0, c0, dy, tuple into, bint accumulate):
+        """(dx, dh0, dc0, dweights) of an ordinary backward, in `into` if it is not None; None if it is not one.
 
-        The other arguments are those that a forward of `forward_plain` had and gave.
+        x to c0 are what a forward of `forward_plain` had and gave; dy may be None, or anything.
         """
-        return backward_plain(self, tape, x, y, h0, c0, dy)
+        return backward_plain(self, tape, x, y, h0, c0, dy, into, accumulate)
 
     cdef plan(
         self, int64_t steps, int64_t batch, int64_t rows, bint retain, uint32_t save, uint32_t segment,

@@ -144,7 +144,24 @@ cdef forward_plain(Packed packed, given_x, state):
     return y, hn, cn, h0, c0, tape
 
 
-cdef backward_plain(Packed packed, Buffer tape, x, y, h0, c0, given_dy):
+cdef bint fits_into(Packed packed, cnp.ndarray x, cnp.ndarray dy, dx, dh0, dc0, dweights):
+    """Whether gradients of an earlier backward are plain arrays of the right shape, and none is x or dy."""
+    cdef int64_t batch = cnp.PyArray_DIM(x, 1), H = packed.problem.H, rows = packed.h_rows
+    cdef cnp.ndarray into
+    if packed.problem.cell == FASTRNN_LSTM and dc0 is None:
+        return False
+    for given in (dx, dh0, dc0, dweights):
+        if given is None:
+            continue
+        into = plain(packed, given)
+        if into is None or not apart(into, x) or not apart(into, dy):
+            return False
+    if not shaped(<cnp.ndarray?>dx, 3, cnp.PyArray_DIM(x, 0), batch, packed.problem.I):
+        return False
+    return shaped(<cnp.ndarray?>dh0, 3, rows, batch, H) and (dc0 is None or shaped(<cnp.ndarray?>dc0, 3, rows, batch, H))
+
+
+cdef backward_plain(Packed packed, Buffer tape, cnp.ndarray x, y, h0, c0, given_dy, tuple into, bint accumulate):
     cdef cnp.ndarray dy = None, dx, dh0, dc0 = None, dweights
     cdef int64_t steps = cnp.PyArray_DIM(x, 0), batch = cnp.PyArray_DIM(x, 1)
     cdef int64_t H = packed.problem.H, rows = packed.h_rows
@@ -152,6 +169,14 @@ cdef backward_plain(Packed packed, Buffer tape, x, y, h0, c0, given_dy):
         dy = plain(packed, given_dy)
         if not shaped(dy, 3, steps, batch, packed.problem.D * H):
             return None
+    if into is not None:
+        dx, dh0, dc0, dweights = into
+        if not fits_into(packed, x, dy, dx, dh0, dc0, dweights):
+            return None
+        backward(
+            packed, tape, x, y, h0, c0, dy, None, None, dx, dh0, dc0, dweights, None, None, None, None, False, accumulate
+        )
+        return into
     dtype = x.dtype
     dx = empty((steps, batch, packed.problem.I), dtype)
     dh0 = new(packed, 3, rows, batch, H)
