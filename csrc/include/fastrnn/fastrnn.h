@@ -150,7 +150,7 @@ typedef struct fastrnn_forward_args {
   const void* packed;
   const void* x;    /* [T,N,I] in */
   int64_t x_t, x_n; /* strides of T and N, of any sign */
-  void* y;            /* [T,N,D*H] out; may not overlap an input */
+  void* y;          /* [T,N,D*H] out; may not overlap an input */
   int64_t y_t, y_n;
   const void* h0;         /* [L*D,N,H] or null: zeros, which the first step does not multiply */
   const void* c0;         /* [L*D,N,H] or null: zeros; LSTM */
