@@ -153,7 +153,7 @@ fastrnn_status check_forward(const Plan& plan, const fastrnn_forward_args& a,
   const int64_t T = plan.packed() ? p.rows : p.T, N = plan.packed() ? 1 : p.N;
   const bool empty = T == 0 || N == 0;
   if (a.workspace == nullptr) return FASTRNN_NULL_POINTER;
-  const bool unpacked = plan.unpacked_forward() && a.weights != nullptr && a.tape != nullptr;
+  const bool unpacked = plan.unpacked_forward() && a.weights != nullptr;
   if (a.packed == nullptr && !unpacked) return FASTRNN_NULL_POINTER;
   if (!empty && (a.x == nullptr || a.y == nullptr)) return FASTRNN_NULL_POINTER;
   if (workspace.overflow()) return FASTRNN_TOO_LARGE;

@@ -35,12 +35,12 @@ PackArgs pack_args(const Plan& plan, const void* weights, int64_t layer, int64_t
   return a;
 }
 
-// The kernel packs for itself, into room on the tape.
-void begin_unpacked(const Plan& plan, const fastrnn_forward_args& a, const TapeMemory& tape,
+// The kernel packs for itself.
+void begin_unpacked(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
                     int64_t layer, int64_t d, ForwardCall& call) {
   call.pack = pack_args(plan, a.weights, layer, d);
   call.args.unpacked = &call.pack;
-  call.args.packed = tape.panels_of(plan, d);
+  call.args.packed = memory.panels + d * memory.panel_bytes;
   call.args.layout.panel_size = 0;
 }
 
@@ -63,7 +63,7 @@ void prepare_forward(const Plan& plan, const fastrnn_forward_args& a, const Forw
   source.c = bytes(state.c);
   call.args.layout.rows = io.rows;
   call.args.zero_state = h0 == nullptr;
-  if (a.packed == nullptr) begin_unpacked(plan, a, *tape, io.layer, d, call);
+  if (a.packed == nullptr) begin_unpacked(plan, a, memory, io.layer, d, call);
   if (plan.regular()) begin_regular(work.loop, regular_of(plan, a, io.layer, d), d, slice, call);
   if (tape == nullptr) {
     source.c_steps = plan.p.T;  // one row of c for each n throughout

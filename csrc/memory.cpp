@@ -41,10 +41,6 @@ void* TapeMemory::y(const Plan& plan, int64_t layer) const noexcept {
   return ys + layer * round_up(plan.rows() * plan.p.D * plan.p.H * plan.item, line);
 }
 
-void* TapeMemory::panels_of(const Plan& plan, int64_t direction) const noexcept {
-  return panels + direction * round_up(plan.widest_panel() * plan.item, line);
-}
-
 namespace {
 
 // count pieces of [rows][width] elements each, every one on a line of its own; null where count is 0.
@@ -131,8 +127,6 @@ TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept {
   out.c = static_cast<char*>(take_pieces(arena, plan.has_c ? LD : 0, plan.c_rows(), Hp, plan.item));
   out.ys =
       static_cast<char*>(take_pieces(arena, plan.p.L - 1, rows, plan.p.D * plan.p.H, plan.item));
-  out.panels = static_cast<char*>(
-      take_pieces(arena, plan.has_panel_room() ? plan.p.D : 0, 1, plan.widest_panel(), plan.item));
   return out;
 }
 
@@ -159,6 +153,9 @@ ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept {
   out.ys = static_cast<char*>(take_pieces(arena, out.inner, rows, D * plan.p.H, plan.item));
   out.y_bytes = round_up(rows * D * plan.p.H * plan.item, line);
   out.dropped = take_pieces(arena, L > 1 ? 1 : 0, rows, D * plan.p.H, plan.item);
+  const int64_t panels = plan.unpacked_forward() ? D : 0;
+  out.panel_bytes = round_up(plan.widest_panel() * plan.item, line);
+  out.panels = static_cast<char*>(arena.take(panels, out.panel_bytes));
   return out;
 }
 

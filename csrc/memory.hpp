@@ -36,9 +36,7 @@ struct DirectionTape {
 struct TapeMemory {
   DirectionTape at(const Plan& plan, int64_t layer, int64_t direction) const noexcept;
   void* y(const Plan& plan, int64_t layer) const noexcept;  // [rows,D*H] of an inner layer
-  void* panels_of(const Plan& plan, int64_t direction) const noexcept;  // [widest_panel]
   char *gates, *c, *ys;
-  char* panels;  // where has_panel_room: a panel's for each direction
 };
 TapeMemory tape_memory(const Plan& plan, Arena& arena) noexcept;
 
@@ -76,6 +74,8 @@ struct ForwardMemory {
       ys;  // [inner][rows,D*H] between layers, inference: two, or in a wavefront all, whose states lie there
   int64_t inner, y_bytes;
   void* dropped;  // [rows,D*H] what enters a layer after dropout, training
+  char* panels;   // where unpacked_forward, [D] of panel_bytes: room for a packed panel
+  int64_t panel_bytes;
 };
 ForwardMemory forward_memory(const Plan& plan, Arena& arena) noexcept;
 

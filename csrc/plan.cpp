@@ -100,9 +100,9 @@ int64_t Plan::shares() const noexcept { return threads == 1 ? 1 : 4 * int64_t{th
 bool Plan::unpacked_backward() const noexcept { return rows() <= 3; }
 
 // Each panel is used once, by one thread; a cell of two phases comes back to its panels.
-bool Plan::has_panel_room() const noexcept { return p.T == 1 && !packed() && !two_phase; }
 bool Plan::unpacked_forward() const noexcept {
-  return has_panel_room() && slices == 1 && !hidden_split && !wavefront;
+  const bool alone = slices == 1 && !hidden_split && !wavefront;
+  return p.unpacked != 0 && p.T == 1 && !packed() && alone && !two_phase;
 }
 
 double Plan::work() const noexcept {
@@ -183,7 +183,7 @@ bool in_range(const fastrnn_problem& p) {
          p.T >= 0 && p.N >= 0 && p.rows >= 0 && p.I >= 1 && p.H >= 1 && p.L >= 1 &&
          (p.D == 1 || p.D == 2) && p.bias <= 1 && p.split <= FASTRNN_SPLIT_LAYERS &&
          p.save <= FASTRNN_SAVE_RECOMPUTE &&
-         p.regularisers <= (FASTRNN_RECURRENT_DROPOUT | FASTRNN_ZONEOUT) && p.reserved == 0;
+         p.regularisers <= (FASTRNN_RECURRENT_DROPOUT | FASTRNN_ZONEOUT) && p.unpacked <= 1;
 }
 
 // Every size below is at most a small multiple of these products. 2^56 leaves room for it, and is far above any memory.

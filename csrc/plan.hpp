@@ -58,13 +58,11 @@ struct Plan {
   bool regular() const noexcept { return masked || zoned; }
   int64_t shares() const noexcept;  // of a large product after the time loop, at most
   bool unpacked_backward()
-      const noexcept;                    // the weights as they lie, where there are no packed ones
-  bool has_panel_room() const noexcept;  // on the tape, whatever the number of threads
-  bool unpacked_forward()
-      const noexcept;                 // panels can be packed there one at a time, as the call goes
-  double work() const noexcept;       // floating-point operations of one forward call
-  bool saves_gates() const noexcept;  // on the tape
-  int64_t c_rows() const noexcept;    // of the tape's c, each direction
+      const noexcept;  // the weights as they lie, where there are no packed ones
+  bool unpacked_forward() const noexcept;  // panels are packed one at a time, as the call goes
+  double work() const noexcept;            // floating-point operations of one forward call
+  bool saves_gates() const noexcept;       // on the tape
+  int64_t c_rows() const noexcept;         // of the tape's c, each direction
   bool has_tape() const noexcept;
   bool projects(
       int64_t layer) const noexcept;  // W x for a chunk at once, or within each step's product

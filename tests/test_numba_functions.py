@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn import sequences
 
 numba = pytest.importorskip("numba")
 pytest.importorskip("fastrnn.backends._core")
@@ -144,3 +145,30 @@ def test_a_cached_caller_runs_in_another_process(tmp_path: Path) -> None:
         for _ in range(2)
     ]
     assert hits == ["0", "1"]
+
+
+@numba.njit(nogil=True)
+def run(bound, x, y, tape, work):  # type: ignore[no-untyped-def]
+    frn.forward(bound, x, frn.new_state(bound), y, work, tape, frn.new_state(bound))
+
+
+def test_room_for_many_steps_serves_fewer() -> None:
+    layer = fastrnn.LSTM(3, 40, rng=0)
+    bound = frn.bind(layer)
+    tape, work = frn.new_tape(bound, 4), frn.new_workspace(bound, 4)
+    for steps in (4, 3, 2, 1):
+        x = np.random.default_rng(steps).standard_normal((steps, 1, 3)).astype(np.float32)
+        y = np.empty((steps, 1, 40), np.float32)
+        run(bound, x, y, tape, work)
+        np.testing.assert_array_equal(y, layer.forward(x)[0])
+
+
+def test_binding_does_not_depend_on_the_last_call() -> None:
+    layer = fastrnn.LSTM(3, 4, recurrent_dropout=0.5, rng=0)
+    want = frn.bind(layer).problem
+    x = np.ones((5, 1, 3), np.float32)
+    for call in (
+        lambda: layer(sequences.ragged([x[:2, 0], x[:, 0]])), lambda: layer.forward(x), lambda: layer.forward(x[:1]),
+    ):  # fmt: skip
+        call()
+        np.testing.assert_array_equal(frn.bind(layer).problem, want)

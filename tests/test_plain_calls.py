@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -166,6 +168,53 @@ def test_weights_met_twice_are_packed() -> None:
         for one, two in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(one, two)
     assert core.NAME == "cpp"
+
+
+def test_two_threads_and_one_tape() -> None:
+    """One of them gets it, the other an error, however closely they follow each other."""
+    layer, x = make_layer("lstm", 4, 8), draw(1, 1, 4)
+    turn, tapes, told = threading.Barrier(2), [layer.forward(x)[2] for _ in range(300)], []
+
+    def use() -> None:
+        for tape in tapes:
+            turn.wait()
+            try:
+                layer.backward(tape)
+            except ValueError as error:
+                told.append(str(error))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=use) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(told) == len(tapes)
+    assert all("tape" in text for text in told)
+    assert all(tape.consumed for tape in tapes)
+
+
+def test_a_tape_used_in_between_is_refused() -> None:
+    layer, x = make_layer("lstm", 4, 8), draw(1, 1, 4)
+    tape = layer.forward(x)[2]
+    layer.backward(tape)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="has been used"):
+            tape.take_ready()
+    layer.backward(layer.forward(x, tape=tape)[2])  # its memory is still there
+
+
+def test_gradients_whose_buffer_was_replaced() -> None:
+    layer, x = make_layer("lstm", 4, 8), draw(2, 1, 4)
+    grads = layer.backward(layer.forward(x)[2])
+    for flat in (np.zeros(3, np.float32), np.zeros(grads.flat.size), np.zeros(2 * grads.flat.size, np.float32)[::2]):
+        grads.flat = flat
+        with pytest.raises(ValueError, match=r"out\.flat"):
+            layer.backward(layer.forward(x)[2], out=grads)
 
 
 def test_views_stay_within_their_buffer() -> None:

@@ -66,8 +66,8 @@ FR_TILE void pack_forward_panel(const PackArgs& a, int64_t unit, typename C::Ele
 }
 
 // A panel that the call under way packs for itself, before its only use (T = 1), into room that stays in L2. Packing all of them
-// first takes them through L3 or memory twice more: the two ways' times were 0.54 to 0.95 (N=1, LSTM, I=H=512 to 64) and 0.98
-// (N=13, I=H=96; N=64, 256) with a state, and 0.20 to 0.62, 0.77 and 0.89 without one, whose U stays unpacked (Zen 4).
+// first takes them through L3 or memory twice more: this way took 0.71 to 0.99 of the other's time with a state (LSTM, N=1,
+// I=H=1024 to 64; 0.96 at N=64, I=H=256), and 0.30 to 0.65, and 0.86, without one, whose U stays unpacked (Zen 4).
 template <class C, int NV>
 FR_INLINE void ready_panel(const ForwardArgs& f, int64_t unit) {
   using T = typename C::Element;

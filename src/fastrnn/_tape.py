@@ -89,6 +89,14 @@ class Tape:
             )
             raise ValueError(message) from None
 
+    def take_ready(self) -> object:
+        """The buffer for a backward: of two threads that both found the tape unused, one may have used it since."""
+        buffer = self.take()
+        if not self._ready:
+            self._buffer.append(buffer)
+        self.check()
+        return buffer
+
     def give_back(self, buffer: object, ready: bool) -> None:
         """Return the buffer; unless `ready`, only its memory is of use, and nothing else is kept alive."""
         if not ready:

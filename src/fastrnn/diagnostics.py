@@ -361,7 +361,7 @@ def _compiled_states(
     count, *shape = _validate.state_shape(spec, tape.batch)
     dh = np.empty((count, tape.steps, *shape), spec.dtype)
     dc = np.empty_like(dh) if spec.cell == "lstm" else None
-    buffer = tape.take()
+    buffer = tape.take_ready()
     try:
         cast(Any, backends.load("cpp")).backward(
             tape.packed, buffer, tape.x, tape.y, tape.h0, tape.c0, dy, dhn, dcn, None, None, None, None, tape.lengths,

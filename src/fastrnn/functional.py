@@ -300,7 +300,7 @@ def backward(
     dhn, dcn = _validate.state("dstate", dstate, spec, batch, batched or layout is not None, partial=True)
     _check_out(spec, out, accumulate)
     grads = out if out is not None else Gradients(spec)
-    buffer = tape.take()
+    buffer = tape.take_ready()
     complete = False
     try:
         if out is not None:  # what was handed in may be a part of `out`: the next chunk's grads.state, for instance
@@ -321,7 +321,7 @@ def backward(
 
 def _backward_plain(tape: Tape, dy: Any, out: Gradients | None, accumulate: bool) -> Gradients | None:
     """Backward of a plain tape to a plain dy; None if dy or out is not plain, and nothing is done."""
-    buffer = tape.take()
+    buffer = tape.take_ready()
     kept = True
     try:
         x, y, into = cast(Array, tape.x), cast(Array, tape.y), None if out is None else out.parts
@@ -471,4 +471,8 @@ def _check_out(spec: Spec, out: Gradients | None, accumulate: bool) -> None:
         raise TypeError(message)
     if out.spec != spec:
         message = f"out holds gradients of {out.spec}; it must be for {spec}"
+        raise ValueError(message)
+    flat = out.flat
+    if flat.shape != (spec.weight_count,) or flat.dtype != spec.dtype or not flat.flags.carray:
+        message = f"out.flat was replaced; it must be a writeable array of {spec.weight_count} numbers of {spec.dtype}"
         raise ValueError(message)

@@ -348,7 +348,7 @@ static void check_longer_structs(void) {
   free_world(&w);
 }
 
-/* One step on weights as they lie: on the way they are packed into the tape. */
+/* One step on weights as they lie: they are packed on the way, in the workspace. */
 static void check_unpacked_forward(void) {
   world w = make_world(1, 2, 37, FASTRNN_LSTM, 2);
   fastrnn_forward_args fresh = forward_of(&w), f = fresh;
@@ -359,6 +359,17 @@ static void check_unpacked_forward(void) {
   fresh.packed = NULL;
   fresh.weights = w.weights;
   f = fresh;
+  expect("a problem without unpacked", fastrnn_forward(&w.p, &f), FASTRNN_NULL_POINTER);
+  const int64_t tape = w.sizes.tape;
+  w.p.unpacked = 1;
+  expect("its plan", plan(w.p, &w.sizes), FASTRNN_OK);
+  if (w.sizes.tape != tape) {
+    printf("unpacked: another tape\n");
+    ++failures;
+  }
+  free(w.workspace);
+  fresh.workspace = w.workspace = block(w.sizes.forward_workspace);
+  f = fresh;
   memset(w.y, 0, bytes);
   expect("unpacked", fastrnn_forward(&w.p, &f), FASTRNN_OK);
   if (w.sizes.unpacked_forward != 1 || memcmp(want, w.y, bytes) != 0) {
@@ -367,7 +378,6 @@ static void check_unpacked_forward(void) {
   }
 #define UNPACKED fastrnn_forward(&w.p, &f)
   REFUSED("no weights at all", f, f.weights = NULL, UNPACKED, FASTRNN_NULL_POINTER);
-  REFUSED("no tape to pack into", f, f.tape = NULL, UNPACKED, FASTRNN_NULL_POINTER);
   REFUSED("weights on an odd address", f, f.weights = (char*)w.weights + 1, UNPACKED,
           FASTRNN_MISALIGNED);
   REFUSED("y in the weights", f, f.y = w.weights + 8, UNPACKED, FASTRNN_OVERLAP);

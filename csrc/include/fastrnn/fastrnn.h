@@ -99,7 +99,8 @@ typedef struct fastrnn_problem {
   uint32_t save;    /* fastrnn_save, the same forward and backward */
   uint32_t segment; /* recompute: steps between two checkpoints; 0: the plan chooses */
   uint32_t regularisers; /* sum of fastrnn_regulariser: what the calls may be given */
-  uint32_t reserved;     /* 0 */
+  uint32_t
+      unpacked; /* 1: forward may be given weights in place of packed ones, where the plan says so */
 } fastrnn_problem;
 
 typedef struct fastrnn_sizes {
@@ -114,7 +115,8 @@ typedef struct fastrnn_sizes {
   double work; /* floating-point operations of one forward call */
   uint32_t
       unpacked_backward; /* 1: rows are so few that packing for backward would cost more than it saves */
-  uint32_t unpacked_forward; /* 1: forward with a tape may do without packed weights */
+  uint32_t
+      unpacked_forward; /* 1: forward does without packed weights; problem.unpacked, and T is 1 */
 } fastrnn_sizes;
 
 /* Sizes for a problem. Packed weights and tapes belong to the instruction set they were made for, packed sizes do not depend
@@ -145,14 +147,14 @@ fastrnn_status fastrnn_pack(const fastrnn_problem* problem, const void* weights,
 typedef struct fastrnn_forward_args {
   uint32_t struct_size;
   uint32_t reserved;
-  /* [sizes.packed] bytes, in, 64-byte aligned: fastrnn_pack's; or null, where sizes.unpacked_forward, with a tape: weights are
-   * packed on the way, with the same results. Quicker than fastrnn_pack for weights that forward meets once */
+  /* [sizes.packed] bytes, in, 64-byte aligned: fastrnn_pack's; or null, where sizes.unpacked_forward: weights are packed on the
+   * way, with the same results. Quicker than fastrnn_pack for weights that forward meets once */
   const void* packed;
   const void* x;    /* [T,N,I] in */
   int64_t x_t, x_n; /* strides of T and N, of any sign */
   void* y;          /* [T,N,D*H] out; may not overlap an input */
   int64_t y_t, y_n;
-  const void* h0;         /* [L*D,N,H] or null: zeros, which the first step does not multiply */
+  const void* h0;         /* [L*D,N,H] or null: zeros, which the first step need not multiply */
   const void* c0;         /* [L*D,N,H] or null: zeros; LSTM */
   void* hn;               /* [L*D,N,H] out; may be h0, unless backward is to read h0 later */
   void* cn;               /* [L*D,N,H] out; may be c0; LSTM, else null */

@@ -116,7 +116,8 @@ def plain_weights(Packed packed not None, int64_t batch_size):
     cdef fastrnn_sizes sizes
     problem.T, problem.N = 1, batch_size
     problem.threads = 1
-    problem.retain = problem.split = problem.save = problem.segment = 0
+    problem.rows = 0
+    problem.retain = problem.split = problem.save = problem.segment = problem.regularisers = problem.unpacked = 0
     sizes.struct_size = sizeof(sizes)
     check(fastrnn_plan(&problem, &sizes))
     parts = [aligned_bytes(n) for n in (sizeof(problem), sizeof(fastrnn_stepper), sizes.packed, sizes.packed_backward)]

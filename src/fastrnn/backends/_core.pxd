@@ -50,6 +50,7 @@ cdef extern from "fastrnn/fastrnn.h" nogil:
         uint32_t save
         uint32_t segment
         uint32_t regularisers
+        uint32_t unpacked
 
     ctypedef struct fastrnn_sizes:
         uint32_t struct_size

@@ -134,9 +134,10 @@ cdef class Packed:
 
     cdef plan(
         self, int64_t steps, int64_t batch, int64_t rows, bint retain, uint32_t save, uint32_t segment,
-        uint32_t regularisers
+        uint32_t regularisers, bint unpacked=False
     ):
-        # Under the GIL; callers copy problem and sizes before they release it.
+        # Under the GIL; callers copy problem and sizes before they release it. With `unpacked` one plan serves a call and
+        # those that do not mind: only a forward's workspace is larger.
         cdef uint32_t threads = <uint32_t>fastrnn_get_num_threads()
         if (
             self.problem.T == steps and self.problem.N == batch and self.problem.rows == rows
@@ -144,6 +145,7 @@ cdef class Packed:
             and self.problem.threads == threads and self.problem.split == forced_split
             and self.problem.save == save and self.problem.segment == segment
             and self.problem.regularisers == regularisers
+            and (self.problem.unpacked or not unpacked)
         ):
             return
         cdef fastrnn_problem problem = self.problem
@@ -156,6 +158,7 @@ cdef class Packed:
         problem.save = save
         problem.segment = segment
         problem.regularisers = regularisers
+        problem.unpacked = unpacked
         check(fastrnn_plan(&problem, &self.sizes))
         self.problem = problem
         self.has_stepper = False
@@ -167,17 +170,17 @@ cdef class Packed:
     cdef void* panels(self) except NULL:
         """Weights packed for forward."""
         if self.forward is None:
-            forward = Buffer(self.sizes.packed)
-            check(fastrnn_pack(&self.problem, cnp.PyArray_DATA(self.weights), forward.memory, NULL))
-            self.forward = forward
+            made = Buffer(self.sizes.packed)
+            check(fastrnn_pack(&self.problem, cnp.PyArray_DATA(self.weights), made.memory, NULL))
+            if self.forward is None:  # never replaced: another thread may be reading it without the GIL
+                self.forward = made
         return self.forward.memory
 
-    cdef void* forward_panels(self, bint unpacked) except? NULL:
-        """The same; NULL where a call does without: the first one with a tape, since in training it is the only one."""
-        if not unpacked or forced_packing == 1 or (forced_packing < 0 and (self.met or self.forward is not None)):
-            return self.panels()
-        self.met = True
-        return NULL
+    cdef bint unpacked_for(self, int64_t steps, Buffer tape):
+        """Whether a call would rather do without panels: the first one with a tape, in training often the only one."""
+        if tape is None or steps != 1 or forced_packing == 1:
+            return False
+        return forced_packing == 0 or not (self.met or self.forward is not None)
 
     cdef Buffer backward_panels(self, bint unpacked):
         """Weights packed for backward; None where a call does without: chosen by `unpacked` if there are none, or forced."""
@@ -283,16 +286,20 @@ cpdef forward(
     given(packed)
     memset(&a, 0, sizeof(a))
     cdef Extent e = extent(x, packing)
+    cdef bint unpacked = packed.unpacked_for(e.steps, tape)
     if tape is None:
         packed.plan(e.steps, e.batch, e.rows, False, FASTRNN_SAVE_ALL, 0, regularisers_of(regular))
     else:
-        packed.plan(e.steps, e.batch, e.rows, False, tape.save, tape.segment, regularisers_of(regular))
+        packed.plan(e.steps, e.batch, e.rows, False, tape.save, tape.segment, regularisers_of(regular), unpacked)
     problem, sizes = packed.problem, packed.sizes  # before an allocation lets another thread plan
     if tape is not None and tape.nbytes < sizes.tape:
         raise ValueError("fastrnn: the tape's memory is too small for this call")
     a.struct_size = sizeof(a)
-    a.packed = packed.forward_panels(tape is not None and sizes.unpacked_forward)
-    a.weights = cnp.PyArray_DATA(packed.weights)
+    if unpacked and sizes.unpacked_forward:
+        packed.met = True
+        a.weights = cnp.PyArray_DATA(packed.weights)
+    else:
+        a.packed = packed.panels()
     a.x, a.x_t, a.x_n = data(x), stride(x, 0), stride(x, 1)
     a.y, a.y_t, a.y_n = data(y), stride(y, 0), stride(y, 1)
     a.h0, a.c0, a.hn, a.cn = data(h0), data(c0), data(hn), data(cn)

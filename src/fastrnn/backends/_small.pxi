@@ -2,9 +2,9 @@
 #
 # The small path: a call whose arithmetic takes a microsecond or two. These functions ask one question, "is this the
 # ordinary small call?" (plain arrays of the right dtype and shape, little work), and answer None if it is not: the general
-# path then converts, copies, or says what is wrong. From the plan to the end of the arithmetic nothing runs Python code,
-# so the GIL is held, and no other thread can use this snapshot's plan or the workspace. A step may be large: it gives the
-# GIL away, with a plan and a workspace of its own, and still makes no array.
+# path then converts, copies, or says what is wrong. From the last allocation (panels, workspace) to the end of the
+# arithmetic nothing runs Python code, so the GIL is held, and no other thread can use the workspace. A step may be large: it
+# gives the GIL away, with a plan and a workspace of its own, and still makes no array.
 
 
 cdef cnp.ndarray plain_state(Packed packed, state, int index, int ndim, int64_t batch):
@@ -150,10 +150,10 @@ cdef bint fits_into(Packed packed, cnp.ndarray x, cnp.ndarray dy, dx, dh0, dc0, 
     cdef cnp.ndarray into
     if packed.problem.cell == FASTRNN_LSTM and dc0 is None:
         return False
-    for given in (dx, dh0, dc0, dweights):
-        if given is None:
+    for part in (dx, dh0, dc0, dweights):
+        if part is None:
             continue
-        into = plain(packed, given)
+        into = plain(packed, part)
         if into is None or not apart(into, x) or not apart(into, dy):
             return False
     if not shaped(<cnp.ndarray?>dx, 3, cnp.PyArray_DIM(x, 0), batch, packed.problem.I):
@@ -161,10 +161,12 @@ cdef bint fits_into(Packed packed, cnp.ndarray x, cnp.ndarray dy, dx, dh0, dc0, 
     return shaped(<cnp.ndarray?>dh0, 3, rows, batch, H) and (dc0 is None or shaped(<cnp.ndarray?>dc0, 3, rows, batch, H))
 
 
-cdef backward_plain(Packed packed, Buffer tape, cnp.ndarray x, y, h0, c0, given_dy, tuple into, bint accumulate):
+cdef backward_plain(Packed packed, Buffer tape, cnp.ndarray x, cnp.ndarray y, h0, c0, given_dy, tuple into, bint accumulate):
     cdef cnp.ndarray dy = None, dx, dh0, dc0 = None, dweights
     cdef int64_t steps = cnp.PyArray_DIM(x, 0), batch = cnp.PyArray_DIM(x, 1)
     cdef int64_t H = packed.problem.H, rows = packed.h_rows
+    given(x)
+    given(y)
     if given_dy is not None:
         dy = plain(packed, given_dy)
         if not shaped(dy, 3, steps, batch, packed.problem.D * H):
