@@ -38,9 +38,12 @@ from fastrnn._bench_table import cpu_name  # noqa: E402
 CELLS: dict[str, tuple[Any, int]] = {"lstm": (fastrnn.LSTM, 4), "gru": (fastrnn.GRU, 3), "rnn": (fastrnn.RNN, 1)}
 
 
-def flops(cell: str, mode: str, steps: int, batch: int, inputs: int, hidden: int) -> int:
-    """Multiplications and additions of the matrix products: W x and U h forward; dx, dh, dW and dU are twice that."""
-    forward = 2 * steps * batch * CELLS[cell][1] * hidden * (inputs + hidden)
+def flops(cell: str, mode: str, rows: int, batch: int, inputs: int, hidden: int) -> int:
+    """Multiplications and additions of the matrix products: W x and U h forward; dx, dh, dW and dU are twice that.
+
+    Of `rows` (t, n) in all, the first `batch` have no state for U to multiply.
+    """
+    forward = 2 * CELLS[cell][1] * hidden * (rows * inputs + (rows - batch) * hidden)
     return forward if mode == "forward" else 3 * forward
 
 

@@ -26,10 +26,11 @@ here is edited by hand. `python -m fastrnn bench` measures the same in two minut
 - Ratios above 1 are in our favour: the other's time divided by ours. *Best peer* is the fastest of PyTorch, ONNX
   Runtime, OpenVINO and JAX in that row; NumPy is our own NumPy backend, with one product for all of x and one for
   each step.
-- GFLOP/s counts matrix products only: 2 T N G H (I + H) forward, three times that for a training step. *% of peak* is
-  the share of the multiply-add rate that the same run measured on as many threads. *% of read* (N = 1): bytes of
-  recurrent weights that the steps need, once forward and once more in training, divided by our time, as a share of
-  what reading a buffer of that size reached in the same run.
+- GFLOP/s counts matrix products only: 2 N G H (T I + (T - 1) H) forward (without an initial state there is nothing for
+  U to multiply at the first step), three times that for a training step. *% of peak* is the share of the multiply-add
+  rate that the same run measured on as many threads. *% of read* (N = 1): bytes of recurrent weights that the steps
+  after the first need, once forward and once more in training, divided by our time, as a share of what reading a
+  buffer of that size reached in the same run.
 """
 
 

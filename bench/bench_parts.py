@@ -74,15 +74,16 @@ def measure(cell: str, sizes: tuple[int, int, int, int]) -> None:
     median = {name: statistics.median(values) for name, values in times.items()}
     batch, steps, inputs, hidden = sizes
     unit = 2 * steps * batch * GATES[cell] * hidden  # operations for one input or one hidden unit
-    both = inputs + hidden
+    recurrent = unit * hidden * (steps - 1) // steps  # U begins at the second step
+    both = unit * inputs + recurrent
     rows = [
         ("pack", median["pack"], 0),
-        ("inference", median["inference"], unit * both),
-        ("forward with tape", median["forward"], unit * both),
-        ("time loop back", median["back"], unit * hidden),
+        ("inference", median["inference"], both),
+        ("forward with tape", median["forward"], both),
+        ("time loop back", median["back"], recurrent),
         ("dx", median["back+dx"] - median["back"], unit * inputs),
-        ("gradients of weights", median["back+dw"] - median["back"], unit * both),
-        ("forward + backward", median["forward"] + median["backward"], 3 * unit * both),
+        ("gradients of weights", median["back+dw"] - median["back"], both),
+        ("forward + backward", median["forward"] + median["backward"], 3 * both),
     ]
     print(
         f"\n{cell} N={batch} T={steps} I={inputs} H={hidden}    sgemm {2 * 1024**3 / median['sgemm'] / 1e9:.0f} GFLOP/s"

@@ -105,7 +105,7 @@ def measure(cell: str, mode: str, rounds: int) -> bool:
     seconds = _turns.medians(calls, rounds)
     dense = seconds["fastrnn, dense"] * lengths.sum() / (mean * BATCH)
     peer = seconds.pop("PyTorch, PackedSequence")
-    work = _common.flops(cell, "forward" if mode == "forward" else "train", int(lengths.sum()), 1, WIDTH, WIDTH)
+    work = _common.flops(cell, "forward" if mode == "forward" else "train", int(lengths.sum()), BATCH, WIDTH, WIDTH)
     print(f"\n{cell} {mode}: PyTorch {peer * 1e3:.2f} ms")
     good = True
     for name, taken in seconds.items():

@@ -99,11 +99,11 @@ def test_ctrl_c_prints_what_there_is() -> None:
 
 def test_cases_count_what_they_say() -> None:
     case = Case("gru", "inference", 3, 5, 4, 6, 2, True)
-    by_hand = 2 * 5 * 3 * sum(3 * 6 * (width + 6) * 2 for width in (4, 12))
+    by_hand = 2 * 3 * sum(3 * 6 * (5 * width + 4 * 6) * 2 for width in (4, 12))  # U begins at the second step
     assert case.flops == by_hand
     assert Case("gru", "training", 3, 5, 4, 6, 2, True).flops == 3 * by_hand
     assert case.recurrent_bytes == 4 * 4 * 3 * 6 * 6
-    assert case.streamed_bytes == 5 * case.recurrent_bytes
+    assert case.streamed_bytes == 4 * case.recurrent_bytes
     shapes = case.spec.weight_shapes
     assert {name: a.shape for name, a in case.weights().items()} == shapes
     assert sum(a.size for a in case.weights().values()) == sum(map(prod, shapes.values()))
@@ -247,12 +247,14 @@ class TestProbes:
 
 def test_facts_of_a_row() -> None:
     case = Case("rnn", "inference", 1, 10, 8, 8)
+    one = Case("rnn", "inference", 1, 1, 8, 8)
     row = {
         "case": case.as_dict(), "failed": {},
         "peak_flops": 4.0 * case.flops, "read_bytes_per_s": 2.0 * case.streamed_bytes,
         "seconds": {"numpy": 4.0, "torch": 3.0, "jax": 2.0, "fastrnn": 1.0},
     }  # fmt: skip
     assert facts(row) == {"baseline": 4, "peer": 2, "gflops": case.flops / 1e9, "share": 0.25, "stream": 0.5}
+    assert facts({**row, "case": one.as_dict()})["stream"] is None  # no step that reads U
     document = {**_bench.new_document("x", 1), "rows": [row]}
     assert summary(document) == [
         "inference: NumPy / fastrnn 4.00 (lowest 4.00, 1 cases); best peer / fastrnn 2.00 (lowest 2.00, 1 cases)"

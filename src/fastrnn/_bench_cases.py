@@ -39,9 +39,13 @@ class Case:
 
     @property
     def flops(self) -> int:
-        """Operations of the matrix products: W x and U h forward, and twice that for dx, dh, dW and dU."""
-        products = sum(prod(shape) for name, shape in self.spec.weight_shapes.items() if name.startswith("weight"))
-        return 2 * self.T * self.N * products * (3 if self.mode == "training" else 1)
+        """Operations of the matrix products: W x and U h forward, and twice that for dx, dh, dW and dU.
+
+        Without an initial state there is nothing for U to multiply at the first step.
+        """
+        inputs = sum(prod(shape) for name, shape in self.spec.weight_shapes.items() if name.startswith("weight_ih"))
+        products = self.T * inputs + (self.T - 1) * self.recurrent_bytes // 4
+        return 2 * self.N * products * (3 if self.mode == "training" else 1)
 
     @property
     def recurrent_bytes(self) -> int:
@@ -50,8 +54,8 @@ class Case:
 
     @property
     def streamed_bytes(self) -> int:
-        """Of recurrent weights read in one run if each step reads them once."""
-        return self.recurrent_bytes * self.T * (2 if self.mode == "training" else 1)
+        """Of recurrent weights read in one run if each step after the first reads them once."""
+        return self.recurrent_bytes * (self.T - 1) * (2 if self.mode == "training" else 1)
 
     def weights(self) -> dict[str, Array]:
         """Uniform in -1/sqrt(H) to 1/sqrt(H), by PyTorch's names."""

@@ -62,7 +62,7 @@ def facts(row: dict[str, Any]) -> dict[str, float | None]:
         "peer": min(peers) / ours if peers else None,
         "gflops": case.flops / ours / 1e9,
         "share": case.flops / ours / peak if peak else None,
-        "stream": case.streamed_bytes / ours / read if read and case.N == 1 else None,
+        "stream": case.streamed_bytes / ours / read if read and case.N == 1 and case.T > 1 else None,
     }
 
 
