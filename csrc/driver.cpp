@@ -23,19 +23,19 @@ struct LayerForward {
 
 // What is packed of one direction, and from where.
 PackArgs pack_args(const Plan& plan, const void* weights, int64_t layer, int64_t d) {
-  const int64_t bias = plan.gates * plan.p.H * plan.item;
+  const int64_t bias_bytes = plan.gates * plan.p.H * plan.item;
   PackArgs a{};
   a.layout = plan.layout(layer, 0);
   a.w_ih = weights_at(plan, weights, layer, d);
   a.w_hh = bytes(a.w_ih) + input_weights_bytes(plan, layer);
   if (plan.p.bias != 0) {
-    a.b_ih = bytes(a.w_hh) + bias * plan.p.H;
-    a.b_hh = bytes(a.b_ih) + bias;
+    a.b_ih = bytes(a.w_hh) + bias_bytes * plan.p.H;
+    a.b_hh = bytes(a.b_ih) + bias_bytes;
   }
   return a;
 }
 
-// The kernel packs for itself.
+// The kernel packs for itself: every panel lies in the same room when its turn comes, so their distance is 0.
 void begin_unpacked(const Plan& plan, const fastrnn_forward_args& a, const ForwardMemory& memory,
                     int64_t layer, int64_t d, ForwardCall& call) {
   call.pack = pack_args(plan, a.weights, layer, d);

@@ -129,7 +129,7 @@ struct ForwardArgs {
   const void* packed;  // [panels][panel_size]
   const PackArgs*
       unpacked;  // or null. One step: packed is room for a panel, layout.panel_size 0, and each is packed before its use
-  bool zero_state;   // h before step 0 is no row's: the product with U is left out there
+  bool zero_state;   // h before step 0 is no row's: the product with U may be left out there
   int64_t depth;     // of that product, for the step under way: H or 0
   void* projection;  // [panels][chunk*N][X*lanes], or null: x enters the step's own product
   void* gates;       // tape: [panels][R][4*lanes]; RNN: none. Null: not kept

