@@ -70,13 +70,15 @@ struct ExpParts {
   Vec<T> q, scale;  // e^x = scale * q + scale
 };
 
-// x must lie where 2^n is a normal number: |x| <= 87 (float), 708 (double). A NaN passes through q.
-template <class T>
+// Of e^(x Factor), Factor -1 or 2: a product that is exact, so that it goes into the constant, off the chain that tiny layers
+// wait for. It must lie where 2^n is a normal number: |x Factor| <= 87 (float), 708 (double). A NaN passes through q.
+template <class T, int Factor>
 FR_INLINE ExpParts<T> exp_parts(Vec<T> x) {
   using K = ExpTraits<T>;
-  const Vec<T> z = fma(x, set1<T>(K::log2e), set1<T>(K::magic));
+  static_assert(Factor == -1 || Factor == 2);
+  const Vec<T> z = fma(x, set1<T>(Factor * K::log2e), set1<T>(K::magic));
   const Vec<T> n = z - K::magic;
-  Vec<T> r = fma(n, set1<T>(-K::ln2_hi), x);
+  Vec<T> r = fma(n, set1<T>(-K::ln2_hi), Factor == 2 ? x + x : -x);
   r = fma(n, set1<T>(-K::ln2_lo), r);
   const Vec<T> r2 = r * r;
   const Vec<T> q = fma(exp_q(r, r2), r2, r);
@@ -88,7 +90,7 @@ FR_INLINE ExpParts<T> exp_parts(Vec<T> x) {
 template <class T>
 FR_INLINE Vec<T> one_plus_exp_neg(Vec<T> x) {  // 1 + e^-x, the denominator of the sigmoid
   using K = ExpTraits<T>;
-  const ExpParts<T> e = exp_parts<T>(-at_least(at_most(x, K::sigmoid_bound), -K::sigmoid_bound));
+  const ExpParts<T> e = exp_parts<T, -1>(at_least(at_most(x, K::sigmoid_bound), -K::sigmoid_bound));
   return fma(e.q, e.scale, e.scale) + T(1);
 }
 
@@ -96,8 +98,7 @@ template <class T>
 FR_INLINE Vec<T> expm1_twice(
     Vec<T> x) {  // e^2x - 1, the numerator of tanh; + 2 gives its denominator
   using K = ExpTraits<T>;
-  const Vec<T> b = at_least(at_most(x, K::tanh_bound), -K::tanh_bound);
-  const ExpParts<T> e = exp_parts<T>(b + b);
+  const ExpParts<T> e = exp_parts<T, 2>(at_least(at_most(x, K::tanh_bound), -K::tanh_bound));
   return fma(e.q, e.scale, e.scale - T(1));
 }
 
