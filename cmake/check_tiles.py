@@ -34,6 +34,7 @@ TILES = {
 # The same for tiles of one row: template arguments -> (panels, NV) of each product. RNN panels of 1 to 4 vectors.
 SINGLE_TILES = {
     "single_tile": lambda a: [(int(a[2]), cell_slots(a[0], int(a[3]))[part]) for part in ("W", "U")],
+    "step_tile": lambda a: [(int(a[1]), cell_slots(a[0], int(a[2]))[part]) for part in ("W", "U")],
 }
 
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")

@@ -11,11 +11,14 @@
 
 namespace fastrnn {
 
+using RowKernel = decltype(CellKernels::step_row);
+
 // What a fastrnn_stepper holds.
 struct StepPlan {
   uint64_t mark;  // of this library in this process: others' memory is refused
   fastrnn_problem p;
   void (*kernel)(ForwardArgs&);       // null: fastrnn_forward does it, which knows every option
+  RowKernel row_kernel;               // null: no single rows of layers this large
   int64_t item;                       // bytes of an element, and so on
   int64_t packed[2];                  // of the first layer's weights, of each other's
   int64_t all_packed, workspace;      // of the caller's arrays

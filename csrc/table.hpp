@@ -16,6 +16,10 @@ struct CellKernels {
   void (*weight_grad)(const WeightGradArgs&, int64_t panel_begin, int64_t panel_end);
   void (*step)(
       ForwardArgs&);  // inference, one step whose rows are tabled, h in place; no projection
+  // Likewise of one row, without tables: x [I], h and c [H] in place, y [H]; for layers of at most so many panels.
+  void (*step_row)(const Layout&, Activation, const void* packed, const void* x, void* h, void* c,
+                   void* y);
+  int64_t step_row_panels;
 };
 
 // Work of a known amount, for measuring (kernels/probe.hpp).

@@ -22,7 +22,9 @@ constexpr CellKernels kernels_of() {
           seq_backward<C>,
           input_grad<C>,
           weight_grad<C>,
-          seq_step<C>};
+          seq_step<C>,
+          step_row<C>,
+          group_panels<C>};
 }
 
 template <class T>

@@ -215,16 +215,11 @@ template <class C>
 void seq_step(ForwardArgs& f) {
   using T = typename C::Element;
   const int64_t rows = f.rows->n_end - f.rows->n_begin, H = f.layout.H;
-  const bool done =
-      rows == 1 && with_group<C>(f.layout, [&](auto p, auto nv) FR_FLAT {
-        single_tile<C, false, decltype(p)::value, decltype(nv)::value, Part::all_in_place>(
-            f, 0, 0, 1, nullptr, 0);
-      });
-  if (done) return;
   forward_step<C, C::infer_keeps>(f, 0, rows);
   for (int64_t row = 0; row < rows; ++row) {
-    copy_row(static_cast<T*>(const_cast<void*>(f.tables.h[row])), static_cast<T*>(f.tables.y[row]),
-             H, H);
+    T* const h = static_cast<T*>(const_cast<void*>(f.tables.h[row]));
+    const T* const y = static_cast<T*>(f.tables.y[row]);
+    for (int64_t k = 0; k < H; k += lanes<T>) store_n(h + k, load_n(y + k, H - k), H - k);
   }
 }
 
