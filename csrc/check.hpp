@@ -1,6 +1,6 @@
 // What a caller in C can get wrong: every question is asked once a call, before anything is read or written, and on ranges of
 // addresses only. Of a call of one step of one row this takes 21 of 384 ns (fastrnn_forward, LSTM 1->16, Zen 4), of a stepper's
-// 14 of 81.
+// 3 of 66 (is_clean in step.hpp).
 #pragma once
 
 #include <cstring>

@@ -5,8 +5,6 @@
 namespace fastrnn {
 namespace {
 
-constexpr int64_t line = 64;
-
 int64_t row_table_bytes_aligned(const Plan& plan, int64_t rows, int64_t steps) {
   return round_up(row_tables_bytes(rows, steps, true, plan.regular()), line);
 }

@@ -6,6 +6,8 @@
 
 namespace fastrnn {
 
+constexpr int64_t line = 64;  // bytes of a line of cache, on which blocks begin
+
 // Hands out 64-byte aligned pieces of one block. Without a block it only adds up sizes, so that what is asked for and what
 // is used come from the same lines of code; `overflow` says that a size left 63 bits.
 class Arena {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "fastrnn/fastrnn.h"
+#include "memory.hpp"
 #include "plan.hpp"
 #include "table.hpp"
 
@@ -32,5 +33,35 @@ fastrnn_status make_step(const Plan& plan, StepPlan& step) noexcept;
 bool is_made(const StepPlan& step) noexcept;
 void run_step(const StepPlan& step, const fastrnn_step_args& args) noexcept;  // kernel is not null
 fastrnn_forward_args as_forward(const fastrnn_step_args& args) noexcept;      // otherwise
+
+// Whether nothing is wrong with a step of one row; if anything may be, the general way (check_step) says what. Here, and straight
+// on, since a step's preparations hide behind the arithmetic of the one before only as far as a processor looks ahead: 66 instead
+// of 70 ns in a function of its own that also asks each range whether it wraps around, 63 without any check (LSTM 1->16, Zen 4).
+inline bool is_clean(const StepPlan& step, const fastrnn_step_args& a) {
+  const auto at = [](const void* p) { return reinterpret_cast<uintptr_t>(p); };
+  struct Bytes {
+    uintptr_t begin, end;
+    bool meets(const Bytes& other) const { return begin < other.end && other.begin < end; }
+  };
+  const auto range = [&](const void* p, int64_t bytes) {
+    return Bytes{at(p), at(p) + static_cast<uintptr_t>(bytes)};
+  };
+  if (step.p.N != 1 || a.packed == nullptr || a.workspace == nullptr || a.x == nullptr ||
+      a.y == nullptr || a.h == nullptr || (step.p.cell == FASTRNN_LSTM && a.c == nullptr))
+    return false;
+  const uintptr_t lines = at(a.packed) | at(a.workspace);
+  const uintptr_t items = at(a.x) | at(a.y) | at(a.h) | at(a.c);
+  if ((lines & (line - 1)) != 0 || (items & static_cast<uintptr_t>(step.item - 1)) != 0)
+    return false;
+  // Below the middle of all addresses no array of a step's size wraps around.
+  if (static_cast<intptr_t>(lines | items) < 0) return false;
+  const Bytes packed = range(a.packed, step.all_packed), work = range(a.workspace, step.workspace);
+  const Bytes x = range(a.x, step.x_bytes), y = range(a.y, step.y_bytes);
+  const Bytes h = range(a.h, step.h_bytes), c = range(a.c, step.h_bytes);  // null: meets nothing
+  if (work.meets(packed) || work.meets(x) || work.meets(y) || work.meets(h) || work.meets(c))
+    return false;
+  if (h.meets(packed) || h.meets(x) || h.meets(y) || h.meets(c)) return false;
+  return !(c.meets(packed) || c.meets(x) || c.meets(y) || y.meets(packed) || y.meets(x));
+}
 
 }  // namespace fastrnn
