@@ -109,8 +109,8 @@ def _item(typing: Any, array: Any) -> Any:
 
 
 def _njit(function: F) -> F:
-    # Inlined, a step passes no arrays field by field, 70 words of them: LSTM 1->16 in 84 instead of 138 ns, in 75 with _at
-    # and _item, of which 66 are fastrnn_step (Zen 4).
+    # Inlined, a step passes no arrays field by field, 70 words of them: LSTM 1->16 in 84 instead of 138 ns, and in 75
+    # with _at and _item, of which 66 are fastrnn_step (Zen 4).
     return cast("F", numba.njit(nogil=True, forceinline=True)(function))
 
 
