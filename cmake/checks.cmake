@@ -50,6 +50,15 @@ target_include_directories(test_random PRIVATE csrc/include)
 target_link_libraries(test_random PRIVATE Threads::Threads)
 add_test(NAME core_random COMMAND test_random)
 
+# The wavefront: its order, and what follows a call that was held up.
+add_executable(test_wavefront tests/core/test_wavefront.cpp ${FASTRNN_OBJECTS})
+target_compile_options(test_wavefront PRIVATE -Wall -Wextra -Wconversion -Wshadow -Werror)
+target_include_directories(test_wavefront PRIVATE csrc csrc/include)
+target_link_libraries(test_wavefront PRIVATE Threads::Threads)
+target_compile_features(test_wavefront PRIVATE cxx_std_20)
+add_test(NAME core_wavefront COMMAND test_wavefront)
+set_tests_properties(core_wavefront PROPERTIES SKIP_RETURN_CODE 77)
+
 # Steps that a real-time thread may take. A sanitizer has allocation functions, and system calls, of its own.
 if(NOT FASTRNN_SANITIZE)
   add_executable(test_realtime tests/core/test_realtime.c ${FASTRNN_OBJECTS})
