@@ -9,11 +9,11 @@ cdef struct Block:
     int64_t capacity
 
 cdef enum:
-    MOST_SPARE = 32
+    MOST_SPARE = 64
 cdef Block[MOST_SPARE] spare
 cdef int spares = 0
 cdef int64_t spare_bytes = 0
-cdef int64_t SPARE_FROM = 1 << 20
+cdef int64_t SPARE_FROM = 64 << 10
 cdef int64_t SPARE_LIMIT = 256 << 20
 
 
