@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 
+#include <chrono>
 #include <new>
 
 #include "cores.hpp"
@@ -27,14 +28,40 @@ void pause() noexcept {
 // a sleeper costs (a futex wake and a switch, 5 to 10 microseconds), so that waiting costs at most a few wakes.
 constexpr int spins = 1000;
 
+// False: it is still `old`.
+bool spin_change(const std::atomic<uint32_t>& value, uint32_t old, int turns) noexcept {
+  for (int i = 0; i < turns; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return true;
+    pause();
+  }
+  return false;
+}
+
+void sleep_change(const std::atomic<uint32_t>& value, uint32_t old) noexcept {
+  while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+}
+
+// How long a worker spins for the next call: as `spins`, unless the last call came soon after it had gone to sleep, as in a loop
+// that changes weights or prepares data in between. Virtual machines take 50 microseconds to wake a CPU that sleeps: training
+// steps of 0.3 to 0.9 ms took 0.92 to 0.97 of the time (N=16, T=50, I=H=64, two threads).
+class Rest {
+ public:
+  void until_change(const std::atomic<uint32_t>& value, uint32_t old) noexcept {
+    if (spin_change(value, old, turns_)) return;
+    const auto asleep = std::chrono::steady_clock::now();
+    sleep_change(value, old);
+    const bool soon = std::chrono::steady_clock::now() - asleep < std::chrono::microseconds(200);
+    turns_ = soon ? 8 * spins : spins;
+  }
+
+ private:
+  int turns_ = spins;
+};
+
 }  // namespace
 
 void wait_change(const std::atomic<uint32_t>& value, uint32_t old) noexcept {
-  for (int i = 0; i < spins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
-    pause();
-  }
-  while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+  if (!spin_change(value, old, spins)) sleep_change(value, old);
 }
 
 namespace {
@@ -122,11 +149,11 @@ class Pool {
   void worker(int member) noexcept {
     const FlushSubnormals flush;
     const CpuSet allowed = cpus_of_this_thread();  // inherited from the caller that started it
-    uint32_t seen = 0;
+    Rest rest;
     for (;;) {
-      seen = announced_.load(std::memory_order_acquire);
+      const uint32_t seen = announced_.load(std::memory_order_acquire);
       if (member <= helpers_.load(std::memory_order_relaxed)) claim(member, allowed);
-      wait_change(announced_, seen);
+      rest.until_change(announced_, seen);
     }
   }
 

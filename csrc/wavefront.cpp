@@ -7,46 +7,65 @@
 namespace fastrnn {
 namespace {
 
-// Whether a call should ask for workers at all. One that shares its core with another process loses it for a scheduler's slice, some
+using Clock = std::chrono::steady_clock;
+
+// When a call may ask for workers again. One that shares its core with another process loses it for a scheduler's slice, some
 // milliseconds, in the middle of a block that all others then wait for: calls of 1.5 to 4 ms took 1.8 to 1.9 of one thread's time
-// beside a busy neighbour. A call that was held up like that is followed by some on the caller alone, twice as many each time in a
-// row; what they compute is the same.
-class Company {
+// beside a busy neighbour. A call that was held up like that is followed by calls on the caller alone, for 32 times as long, so
+// that trying again costs 3 % at most; what they compute is the same.
+std::atomic<int64_t> alone_until{0};  // of Clock
+
+bool may_share(Clock::time_point now) noexcept {
+  return now.time_since_epoch().count() >= alone_until.load(std::memory_order_relaxed);
+}
+void stay_alone(Clock::time_point begin) noexcept {
+  const Clock::time_point now = Clock::now();
+  alone_until.store((now + 32 * (now - begin)).time_since_epoch().count(),
+                    std::memory_order_relaxed);
+}
+
+// What the threads of one call did with their time, each by a Lap of its own. Looked at when the call is over: a thread that
+// waits for the first block of all cannot tell yet how long one takes.
+class Times {
  public:
-  bool wanted() noexcept {
-    int left = alone_.load(std::memory_order_relaxed);
-    while (left > 0 && !alone_.compare_exchange_weak(left, left - 1, std::memory_order_relaxed)) {
+  class Lap {
+   public:
+    explicit Lap(Times& times) noexcept : times_(times) {}
+    ~Lap() {
+      times_.worked_.fetch_add(worked_.count(), std::memory_order_relaxed);
+      int64_t most = times_.waited_.load(std::memory_order_relaxed);
+      while (most < waited_.count() && !times_.waited_.compare_exchange_weak(
+                                           most, waited_.count(), std::memory_order_relaxed)) {
+      }
     }
-    return left == 0;
-  }
-  void report(bool held_up) noexcept {
-    const int calls = held_up ? next_.load(std::memory_order_relaxed) : 0;
-    alone_.store(calls, std::memory_order_relaxed);
-    next_.store(!held_up ? fewest : calls < most ? 2 * calls : most, std::memory_order_relaxed);
+    Lap(const Lap&) = delete;
+    Lap& operator=(const Lap&) = delete;
+    void worked() noexcept { worked_ += next(); }
+    void waited() noexcept {
+      const Clock::duration time = next();
+      if (time > waited_) waited_ = time;
+    }
+
+   private:
+    Clock::duration next() noexcept {
+      const Clock::time_point last = since_;
+      return (since_ = Clock::now()) - last;
+    }
+    Times& times_;
+    Clock::time_point since_ = Clock::now();
+    Clock::duration worked_{}, waited_{};  // in all; longest
+  };
+
+  // Whether somebody waited for longer than a few of the blocks. Half a millisecond is less than any slice, and more than a wake.
+  bool held_up(int64_t blocks) const noexcept {
+    const Clock::duration block(worked_.load(std::memory_order_relaxed) / blocks),
+        longest(waited_.load(std::memory_order_relaxed));
+    return longest > 4 * block + std::chrono::microseconds(500);
   }
 
  private:
-  // 1 of 65 calls that takes twice its time costs 1.5 %; 64 calls of blocks that are short beside a slice are over in 2 s.
-  static constexpr int fewest = 4, most = 64;
-  std::atomic<int> alone_{0}, next_{fewest};
+  std::atomic<int64_t> worked_{0}, waited_{0};
 };
-Company company;
-
-// Of one thread in one call: what it waited for at most, beside the blocks that it computed.
-class Patience {
- public:
-  using Clock = std::chrono::steady_clock;
-  void worked(Clock::duration time) noexcept { longest_ = time > longest_ ? time : longest_; }
-  // Blocks of one call take about the same time, and none waits for more than a few. Before the first of its own a thread cannot
-  // know. Half a millisecond is less than any slice, and more than a wake.
-  bool lost(Clock::duration waited) const noexcept {
-    return longest_.count() > 0 && waited > 4 * longest_ + std::chrono::microseconds(500);
-  }
-
- private:
-  Clock::duration longest_{};
-};
-
 constexpr int64_t none = -1, finished = -2;
 
 // Claims a layer whose next block may begin: `mine` if it can be, else the highest, which frees the line behind it.
@@ -72,23 +91,18 @@ void run_wavefront(int threads, WaveLayer* layers, int64_t count, int64_t blocks
                    void (*task)(void* context, int64_t layer, int64_t block),
                    void* context) noexcept {
   std::atomic<uint32_t> news{0};
-  std::atomic<bool> held_up{false};
-  const bool shared = company.wanted();
-  const int64_t useful = !shared ? 1 : count < threads ? count : threads;
+  Times times;
+  const Clock::time_point begin = Clock::now();
+  const int64_t useful = !may_share(begin) ? 1 : count < threads ? count : threads;
   parallel(threads, useful, [&](int64_t) {
-    Patience patience;
-    Patience::Clock::time_point since = Patience::Clock::now();
-    const auto lap = [&] {
-      const Patience::Clock::time_point last = since;
-      return (since = Patience::Clock::now()) - last;
-    };
+    Times::Lap lap(times);
     for (int64_t mine = 0;;) {
       const uint32_t seen = news.load(std::memory_order_acquire);
       const int64_t layer = claim_layer(layers, count, blocks, mine);
       if (layer == finished) return;
       if (layer == none) {
         wait_change(news, seen);
-        if (patience.lost(lap())) held_up.store(true, std::memory_order_relaxed);
+        lap.waited();
         continue;
       }
       mine = layer;
@@ -98,10 +112,10 @@ void run_wavefront(int threads, WaveLayer* layers, int64_t count, int64_t blocks
       layers[layer].busy.store(false, std::memory_order_release);
       news.fetch_add(1, std::memory_order_release);
       news.notify_all();
-      patience.worked(lap());
+      lap.worked();
     }
   });
-  if (shared) company.report(held_up.load(std::memory_order_relaxed));
+  if (times.held_up(count * blocks)) stay_alone(begin);
 }
 
 }  // namespace fastrnn

@@ -43,7 +43,7 @@ int64_t call(std::chrono::milliseconds lost) {
 
 // Whether a worker takes part in one of some calls.
 bool comes() {
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 1000; ++i) {
     if (call({}) > 0) return true;
   }
   return false;
@@ -51,7 +51,7 @@ bool comes() {
 
 // Whether a call whose worker was away for long is followed by calls on the caller alone.
 bool is_left_alone() {
-  if (call(std::chrono::milliseconds(30)) == 0) return false;
+  if (call(std::chrono::milliseconds(10)) == 0) return false;
   for (int i = 0; i < 4; ++i) {
     if (call({}) > 0) return false;
   }
@@ -62,7 +62,7 @@ bool is_left_alone() {
 
 int main() {
   if (!comes()) {
-    std::printf("skipped: no worker came in 200 calls\n");
+    std::printf("skipped: no worker came in 1000 calls\n");
     return 77;
   }
   bool found = false;  // a loaded machine may hide it: the caller's own blocks may take as long
