@@ -45,3 +45,6 @@ def same_memory(list places):
         if memcmp(<void*>a, <void*>b, nbytes) != 0:
             return False
     return True
+
+
+include "_calls.pxi"

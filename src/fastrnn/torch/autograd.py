@@ -41,29 +41,11 @@ def run(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, params: Seq
         or any([p.requires_grad for p in params])
     ):
         return _apply(call, x, h0, c0, *params)
-    return _small(call, x, h0, c0) or forward(call, x, h0, c0, call.draw(), keep=False)[0]
-
-
-def _small(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None) -> Outputs | None:
-    """The outputs of a small dense call, if the backend has a quicker way to them: 5 us where `forward` takes 10.
-
-    They lie in NumPy's memory. Batch-first calls are left out, since their outputs would have other strides.
-    """
-    layout = call.layout
-    if layout not in ("TNI", "NI") or call.p or call.packing is not None or call.rates is not None:
-        return None
-    weights, double, lone = call.snapshot, call.double, layout == "NI"
-    see = weights.see
-    h = None if h0 is None else see(h0, double, lone)
-    state = h if c0 is None else (h, see(c0, double, lone))
-    made = weights.packed.infer_small(see(x, double, lone), state, call.lengths, call.reset, None, None, False)
-    if made is None:
-        return None
-    y, last = made
-    states = last if type(last) is tuple else (last,)
-    if lone:
-        return tuple([torch.from_numpy(s[0]) for s in states])
-    return (torch.from_numpy(y), *[torch.from_numpy(s) for s in states])
+    if call.seen is not None:
+        outputs: Outputs | None = call.snapshot.calls.infer(call.seen, call.layout == "NI")
+        if outputs is not None:
+            return outputs
+    return forward(call, x, h0, c0, call.draw(), keep=False)[0]
 
 
 def forward(
@@ -89,9 +71,13 @@ def forward(
 class _Recurrent(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, *params: Tensor) -> Outputs:
-        drawn = call.draw()
+        drawn, made = call.draw(), None
         hooked = _is_hooked()
-        outputs, y, tape = forward(call, x, h0, c0, drawn, keep=not hooked)
+        seen, call.seen = call.seen, None  # the node keeps the call, and x may go
+        calls = None if seen is None or hooked else call.snapshot.calls
+        if calls is not None:
+            made = calls.forward(seen, call.layout == "NI")
+        outputs, y, tape = made or forward(call, x, h0, c0, drawn, keep=not hooked)
         ctx.set_materialize_grads(False)
         _, wants_x, wants_h, wants_c, *_ = ctx.needs_input_grad
         spec, through_time = call.spec, call.steps > 1 or wants_h or wants_c
@@ -100,19 +86,23 @@ class _Recurrent(torch.autograd.Function):
         # What a checkpoint is there to free is not kept beside it: backward then computes it again. The output is not
         # saved, so that it may be changed in place, as PyTorch's may.
         kept, tapes = (None, []) if hooked else (y.detach(), [tape])
-        ctx.kept = call, drawn, params, saved, kept, y._version, tapes
+        ctx.kept = call, calls, drawn, params, saved, kept, y._version, tapes
         return outputs
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
-        call, drawn, params, names, y, version, tapes = ctx.kept
+        call, calls, drawn, params, names, y, version, tapes = ctx.kept
         x, h0, c0, *saved = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]
+        derivable = torch.is_grad_enabled()
+        if calls is not None and not derivable and y._version == version:
+            made = calls.backward(tapes, x, y, h0, c0, given, wanted, call.layout == "NI")
+            if made is not None:
+                return (None, *made)
         if all(g is None for g in given):
             return (None,) * (1 + len(wanted))
         grads = list(given)
         dy = None if call.layout == "NI" else grads.pop(0)
-        derivable = torch.is_grad_enabled()
         if derivable or any(g is not None and not is_seen(g) for g in given):
             params = _all_params(call, params, names, saved)
             outputs = [dy, *grads] if call.layout != "NI" else grads

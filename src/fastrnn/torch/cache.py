@@ -47,6 +47,7 @@ class Snapshot:
     __slots__ = (
         "aliases",
         "bits",
+        "calls",
         "double",
         "flat",
         "marks",
@@ -59,6 +60,7 @@ class Snapshot:
         "shared",
         "spec",
         "steps",
+        "unchanged",
         "views",
     )
 
@@ -92,6 +94,10 @@ class Snapshot:
         self.flat: Array = flat
         self.bits = []
         self.packed: Packed = self.module.pack(self.spec, flat)
+        self.unchanged: Callable[..., bool] = getattr(self.module, "unchanged", unchanged)
+        kind: Any = getattr(self.module, "Calls", None)
+        # What the compiled backend does with ordinary calls; None of other backends.
+        self.calls: Any = None if kind is None else kind(self.packed, params[0].dtype, PLAIN, torch.from_numpy)
 
     def lies_at(self, marks: Marks | None) -> bool:
         """Whether the parameters still have the memory, shapes and dtypes that they had."""
@@ -107,6 +113,17 @@ class Snapshot:
             kept = self.cut(self.flat)
             self.bits = [(v.ctypes.data, k.ctypes.data, v.nbytes) for v, k in zip(self.views, kept, strict=True)]
         return self.same_memory(self.bits)
+
+    def holds(self, params: Sequence[torch.Tensor], compare: bool = False) -> bool:
+        """Whether this is what the parameters are now, packed for the backend and instruction set in force."""
+        if self.marks is None or not self.unchanged(params, self.marks):
+            return False
+        steps = _steps
+        if compare or self.shared or self.steps != steps or torch.is_grad_enabled():
+            if not self.same_values():
+                return False
+            self.steps = steps
+        return self.module is backends.current() and self.packed.in_force()
 
     def cut(self, flat: Array) -> list[Array]:
         """Views of a flat buffer, one for each weight."""
@@ -125,6 +142,14 @@ def _count_step(*_: object) -> None:
 register_optimizer_step_post_hook(_count_step)
 
 
+def known(
+    cell: str, nonlinearity: str, biases: bool, layers: int, bidirectional: bool, params: Sequence[torch.Tensor]
+) -> Snapshot | None:
+    """What `snapshot` gives, if there is nothing to be packed for it."""
+    found = _entries.get((cell, nonlinearity, biases, layers, bidirectional, *map(id, params)))
+    return found if found is not None and found.holds(params) else None
+
+
 def snapshot(
     cell: str, nonlinearity: str, biases: bool, layers: int, bidirectional: bool, params: Sequence[torch.Tensor],
     *, compare: bool = False,
@@ -134,22 +159,13 @@ def snapshot(
     With `compare` the values are compared whatever the mode: an operator runs below autograd, where it is off.
     """
     key = (cell, nonlinearity, biases, layers, bidirectional, *map(id, params))
-    marks: Marks | None
+    found = _entries.get(key)
+    if found is not None and found.holds(params, compare):
+        return found
     try:
-        marks = [(p.data_ptr(), p._version, p.shape, p.dtype, p.stride()) for p in params]
-    except RuntimeError:  # made in inference mode, without a version, or without memory
-        marks = None
+        marks = marks_of(params)
     except AttributeError:  # no tensor at all
         return None
-    found = _entries.get(key)
-    if found is not None and found.marks == marks:
-        steps = _steps
-        look = compare or found.shared or found.steps != steps or torch.is_grad_enabled()
-        fresh = not look or found.same_values()
-        if fresh:
-            found.steps = steps
-        if fresh and found.module is backends.current() and found.packed.in_force():
-            return found
     old = found if found is not None and found.lies_at(marks) else None
     spec = old.spec if old is not None else spec_of(cell, nonlinearity, biases, layers, bidirectional, params)
     if spec is None:
@@ -162,6 +178,19 @@ def snapshot(
         new.refs = [weakref.ref(p, lambda _, key=key: _entries.pop(key, None)) for p in params]  # type: ignore[misc]
         _entries[key] = new
     return new
+
+
+def marks_of(params: Sequence[torch.Tensor]) -> Marks | None:
+    """By which parameters are known to be as they were; None of those that do not tell."""
+    try:
+        return [(p.data_ptr(), p._version, p.shape, p.dtype, p.stride()) for p in params]
+    except RuntimeError:  # made in inference mode, without a version, or without memory
+        return None
+
+
+def unchanged(params: Sequence[torch.Tensor], marks: Marks) -> bool:
+    """Whether these are still the parameters' marks."""
+    return marks_of(params) == marks
 
 
 def see(tensor: torch.Tensor, double: bool, layer: bool = False) -> Array:

@@ -32,17 +32,33 @@ class Call:
         As the backends take them, time-major.
     p, rates
         Of dropout between layers, and of what regularises the recurrence, if anything does.
+    seen : tuple of ndarray or None
+        Of an ordinary call x, h0 and c0 as `Snapshot.calls` saw them, for the one use right after.
     """
 
-    __slots__ = ("batch", "double", "layout", "lengths", "p", "packing", "rates", "reset", "snapshot", "spec", "steps")
+    __slots__ = (
+        "batch",
+        "double",
+        "layout",
+        "lengths",
+        "p",
+        "packing",
+        "rates",
+        "reset",
+        "seen",
+        "snapshot",
+        "spec",
+        "steps",
+    )
 
     def __init__(
         self, snapshot: Snapshot, layout: str, steps: int, batch: int, p: float = 0.0,
         lengths: Array | None = None, reset: Array | None = None, packing: Packing | None = None,
-        rates: Rates | None = None,
+        rates: Rates | None = None, seen: tuple[Array, Array | None, Array | None] | None = None,
     ) -> None:  # fmt: skip
         self.snapshot, self.layout, self.steps, self.batch, self.p = snapshot, layout, steps, batch, p
         self.lengths, self.reset, self.packing, self.rates = lengths, reset, packing, rates
+        self.seen = seen
         self.spec: Spec = snapshot.spec
         self.double = snapshot.double
 

@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from torch.utils._device import DeviceContext
 
 from .._packing import Packing
-from .cache import DTYPES, PLAIN, Array, Snapshot, is_plain, snapshot
+from .cache import DTYPES, PLAIN, Array, Snapshot, is_plain, known, snapshot
 from .call import Call
 from .draws import Rates
 from .report import OURS
@@ -114,16 +114,21 @@ def prepared(
     sizes: Any = None, lengths: Any = None, reset: Any = None, rates: Rates | None = None,
 ) -> Parsed:  # fmt: skip
     """The call that these arguments make, or why they make none of ours."""
+    weights = known(kind, nonlinearity, biases, layers, both, params)
+    h0, c0 = _split(kind, hx)
+    if weights is not None and not (first or p or rates) and sizes is None and lengths is None and reset is None:
+        call = _ordinary(weights, "TNI", x, h0, c0) if hx is None or h0 is not None else None
+        if call is not None:
+            return call, x, h0, c0, params, OURS
     if type(x) not in PLAIN:
         return *NOTHING, "not a plain tensor"
     if x.dtype not in DTYPES:
         return *NOTHING, f"dtype {x.dtype}"
     if not is_plain(x):
         return *NOTHING, "not in this machine's memory"
-    h0, c0 = _split(kind, hx)
     if hx is not None and (reason := unsuitable(h0, x.dtype) or (unsuitable(c0, x.dtype) if kind == "lstm" else "")):
         return *NOTHING, reason
-    weights = snapshot(kind, nonlinearity, biases, layers, both, params)
+    weights = weights or snapshot(kind, nonlinearity, biases, layers, both, params)
     if weights is None or weights.spec.dtype_name != DTYPES[x.dtype]:
         return *NOTHING, "weights of another kind (projection, dtype, device)"
     spec, shape = weights.spec, x.shape
@@ -153,7 +158,22 @@ def _split(kind: str, hx: Any) -> tuple[Any, Any]:
     """h0 and c0; what is no pair is no LSTM's state and will not pass as one."""
     if kind != "lstm":
         return hx, None
-    return tuple(hx) if isinstance(hx, tuple | list) and len(hx) == 2 else (hx, None)
+    if isinstance(hx, (tuple, list)) and len(hx) == 2:  # noqa: UP038 - a union is made anew at each call
+        return hx[0], hx[1]
+    return hx, None
+
+
+def _ordinary(weights: Snapshot, layout: str, x: Any, h0: Any, c0: Any) -> Call | None:
+    """The call of tensors that the backend has seen to be as they mostly are: plain, dense, and of the right shapes.
+
+    Of others, and with backends that do not look, each thing is asked by itself.
+    """
+    seen = None if weights.calls is None else weights.calls.see(x, h0, c0, layout == "NI")
+    if seen is None:
+        return None
+    follow_threads(weights.module)
+    steps, batch, _ = seen[0].shape
+    return Call(weights, layout, steps, batch, seen=seen)
 
 
 def _packed(
@@ -200,14 +220,18 @@ def cell(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[str, 
     params = params if biases else params[:2]
     if biases is (args[5] is None):
         return *NOTHING, "arguments that do not fit"
+    h0, c0 = _split(kind, hx)
+    weights = known(kind, nonlinearity, biases, 1, False, params)
+    call = None if weights is None or h0 is None else _ordinary(weights, "NI", x, h0, c0)
+    if call is not None:
+        return call, x, h0, c0, params, OURS
     if not isinstance(x, Tensor) or x.dim() != 2 or 0 in x.shape:
         return *NOTHING, "arguments that do not fit"
-    h0, c0 = _split(kind, hx)
     for tensor in (x, h0, c0) if kind == "lstm" else (x, h0):
         reason = unsuitable(tensor, x.dtype)
         if reason:
             return *NOTHING, reason
-    weights = snapshot(kind, nonlinearity, biases, 1, False, params)
+    weights = weights or snapshot(kind, nonlinearity, biases, 1, False, params)
     if weights is None or weights.spec.dtype_name != DTYPES[x.dtype]:
         return *NOTHING, "weights of another kind (projection, dtype, device)"
     wanted = (x.shape[0], weights.spec.hidden_size)
