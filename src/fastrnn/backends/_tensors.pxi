@@ -47,4 +47,5 @@ def same_memory(list places):
     return True
 
 
+include "_dlpack.pxi"
 include "_calls.pxi"

@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import backends
 from . import cache, second_order
 from .call import Call
-from .draws import Drawn
+from .draws import NOTHING, Drawn
 
 Outputs = tuple[Tensor, ...]
 functorch = torch._C._functorch
@@ -71,13 +71,16 @@ def forward(
 class _Recurrent(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, *params: Tensor) -> Outputs:
-        drawn, made = call.draw(), None
         hooked = _is_hooked()
         seen, call.seen = call.seen, None  # the node keeps the call, and x may go
         calls = None if seen is None or hooked else call.snapshot.calls
-        if calls is not None:
-            made = calls.forward(seen, call.layout == "NI")
-        outputs, y, tape = made or forward(call, x, h0, c0, drawn, keep=not hooked)
+        made = None if calls is None else calls.forward(seen, call.layout == "NI")
+        if made is not None:
+            (outputs, tape), drawn, alias, version = made, NOTHING, None, 0
+        else:
+            calls, drawn = None, call.draw()
+            outputs, y, tape = forward(call, x, h0, c0, drawn, keep=not hooked)
+            alias, version = (None, 0) if hooked else (y.detach(), y._version)
         ctx.set_materialize_grads(False)
         _, wants_x, wants_h, wants_c, *_ = ctx.needs_input_grad
         spec, through_time = call.spec, call.steps > 1 or wants_h or wants_c
@@ -85,8 +88,7 @@ class _Recurrent(torch.autograd.Function):
         ctx.save_for_backward(x, h0, c0, *[params[i] for i in saved])
         # What a checkpoint is there to free is not kept beside it: backward then computes it again. The output is not
         # saved, so that it may be changed in place, as PyTorch's may.
-        kept, tapes = (None, []) if hooked else (y.detach(), [tape])
-        ctx.kept = call, calls, drawn, params, saved, kept, y._version, tapes
+        ctx.kept = call, calls, drawn, params, saved, alias, version, [] if hooked else [tape]
         return outputs
 
     @staticmethod
@@ -95,8 +97,8 @@ class _Recurrent(torch.autograd.Function):
         x, h0, c0, *saved = ctx.saved_tensors
         wanted = ctx.needs_input_grad[1:]
         derivable = torch.is_grad_enabled()
-        if calls is not None and not derivable and y._version == version:
-            made = calls.backward(tapes, x, y, h0, c0, given, wanted, call.layout == "NI")
+        if calls is not None and not derivable:
+            made = calls.backward(tapes, x, h0, c0, given, wanted, call.layout == "NI")
             if made is not None:
                 return (None, *made)
         if all(g is None for g in given):
@@ -109,7 +111,7 @@ class _Recurrent(torch.autograd.Function):
             with torch.enable_grad(), torch.autocast("cpu", enabled=False):
                 return (None, *second_order.backward(call, (x, h0, c0, *params), wanted, outputs, drawn, derivable))
         try:
-            tape = tapes.pop()  # one list operation: of two threads only one gets it
+            tape = None if y is None else tapes.pop()  # one list operation: of two threads only one gets it
         except IndexError:
             tape = None
         if tape is None or y._version != version:

@@ -17,7 +17,7 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache, wraps
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -60,7 +60,6 @@ class Snapshot:
         "shared",
         "spec",
         "steps",
-        "unchanged",
         "views",
     )
 
@@ -94,10 +93,11 @@ class Snapshot:
         self.flat: Array = flat
         self.bits = []
         self.packed: Packed = self.module.pack(self.spec, flat)
-        self.unchanged: Callable[..., bool] = getattr(self.module, "unchanged", unchanged)
-        kind: Any = getattr(self.module, "Calls", None)
+        library = _library(self.module)
         # What the compiled backend does with ordinary calls; None of other backends.
-        self.calls: Any = None if kind is None else kind(self.packed, params[0].dtype, PLAIN, torch.from_numpy)
+        self.calls: Any = None
+        if library is not None and marks is not None:
+            self.calls = cast(Any, self.module).Calls(library, self.packed, params, [mark[1] for mark in marks])
 
     def lies_at(self, marks: Marks | None) -> bool:
         """Whether the parameters still have the memory, shapes and dtypes that they had."""
@@ -116,7 +116,10 @@ class Snapshot:
 
     def holds(self, params: Sequence[torch.Tensor], compare: bool = False) -> bool:
         """Whether this is what the parameters are now, packed for the backend and instruction set in force."""
-        if self.marks is None or not self.unchanged(params, self.marks):
+        if self.calls is not None:
+            if not self.calls.unchanged(params):
+                return False
+        elif self.marks is None or marks_of(params) != self.marks:
             return False
         steps = _steps
         if compare or self.shared or self.steps != steps or torch.is_grad_enabled():
@@ -186,11 +189,6 @@ def marks_of(params: Sequence[torch.Tensor]) -> Marks | None:
         return [(p.data_ptr(), p._version, p.shape, p.dtype, p.stride()) for p in params]
     except RuntimeError:  # made in inference mode, without a version, or without memory
         return None
-
-
-def unchanged(params: Sequence[torch.Tensor], marks: Marks) -> bool:
-    """Whether these are still the parameters' marks."""
-    return marks_of(params) == marks
 
 
 def see(tensor: torch.Tensor, double: bool, layer: bool = False) -> Array:
@@ -275,6 +273,15 @@ def is_plain(tensor: torch.Tensor) -> bool:
     if _wrapped(tensor) or not tensor.is_cpu or tensor.layout is not torch.strided:
         return False
     return not tensor.is_neg() and not tensor._is_zerotensor()
+
+
+@lru_cache
+def _library(module: Backend) -> Any:
+    """What a backend has to know of PyTorch to run ordinary calls by itself; None of one that does not."""
+    kind: Any = getattr(module, "Library", None)
+    floats = {torch.float32: 32, torch.float64: 64}
+    exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    return None if kind is None else kind(PLAIN, floats, torch.from_numpy, exchange)
 
 
 def invalidate(module: torch.nn.Module | None = None) -> None:
