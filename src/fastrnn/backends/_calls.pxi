@@ -119,6 +119,7 @@ cdef class Calls:
         x, h0 and c0 are of two axes if `layer`: those of a cell.
         """
         cdef cnp.ndarray array, h = None, c = None
+        cdef int64_t batch
         if (c0 is not None) != (self.has_c and h0 is not None):
             return None
         try:
@@ -157,23 +158,50 @@ cdef class Calls:
         hn, cn = last if self.has_c else (last, None)
         return self.outputs(y, hn, cn, layer)
 
-    def forward(self, tuple seen not None, bint layer):
-        """(outputs, tape) of a small training forward, None if it is large.
+    cdef cnp.ndarray over(self, tensor, int64_t first, int64_t second, int64_t third):
+        """The memory of a new tensor, whose own axes these may not be."""
+        cdef Look look
+        cdef cnp.npy_intp[3] dims
+        self.library.look(tensor, &look)
+        dims[0], dims[1], dims[2] = first, second, third
+        return cnp.PyArray_SimpleNewFromData(3, dims, self.packed.type_num, look.data)
 
-        The tape holds a copy of y: what becomes of the output is nothing to backward, and PyTorch need not be asked.
+    def forward(self, tuple seen not None, x, h0, bint layer):
+        """(outputs, tape) of a small training forward, None if it is large; x and h0 are the tensors that were seen.
+
+        The outputs are the library's own, which may be resized. The tape holds a copy of y: what becomes of the output is
+        nothing to backward, and nobody need be asked.
         """
-        x, h0, c0 = seen
-        self.packed.plan(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), 0, False, FASTRNN_SAVE_ALL, 0, 0)
-        if not self.packed.small():
+        cdef Packed packed = self.packed
+        cdef cnp.ndarray x_, h_, c_, y, hn, cn = None
+        cdef int64_t H = packed.problem.H, rows = packed.h_rows, width = packed.problem.D * H
+        x_, h_, c_ = seen
+        cdef int64_t steps = cnp.PyArray_DIM(x_, 0), batch = cnp.PyArray_DIM(x_, 1)
+        packed.plan(steps, batch, 0, False, FASTRNN_SAVE_ALL, 0, 0)
+        if not packed.small():
             return None
-        y, hn, cn, tape = forward_plain(self.packed, x, h0, c0)
-        return self.outputs(y, hn, cn, layer), (y if layer else copied(y), tape)
+        like = x.new_empty((rows, batch, H)) if h0 is None else h0
+        made, made_y = self.library.empty_like, None
+        outputs = [made(like)]
+        hn = self.over(outputs[0], rows, batch, H)
+        if self.has_c:
+            outputs.append(made(like))
+            cn = self.over(outputs[1], rows, batch, H)
+        if not layer:  # 0.8 us, by the shape 1.3
+            made_y = made(like) if steps == rows and width == H else x.new_empty((steps, batch, width))
+            outputs.insert(0, made_y)
+        y = new(packed, 3, steps, batch, width)
+        tape = make_tape(packed, steps, batch)
+        forward(packed, x_, y, h_, c_, hn, cn, None, None, None, None, tape)
+        if not layer:
+            memcpy(cnp.PyArray_DATA(self.over(made_y, steps, batch, width)), cnp.PyArray_DATA(y), cnp.PyArray_NBYTES(y))
+        return tuple(outputs), (y, tape)
 
-    def backward(self, list tapes not None, x, h0, c0, tuple given not None, tuple wanted not None, bint layer):
-        """Gradients of x, h0, c0 and each weight, None where `wanted` says no; None if the call is not ordinary.
+    def backward(self, list tapes not None, tuple saved not None, tuple given not None, tuple wanted not None, bint layer):
+        """What `backward` of a node gives back, None if the call is not ordinary: gradients of x, h0, c0 and each weight.
 
-        The tape is taken out of `tapes`, so of two threads only one gets it. x to c0 are the forward's; `given` are the
-        gradients of its outputs, None where there is none.
+        The tape is taken out of `tapes`, so of two threads only one gets it. `saved` begins with x, h0 and c0; `given` are
+        the gradients of the outputs, None where there is none; `wanted`, as the result, begins with one that is no tensor.
         """
         cdef cnp.ndarray dy = None, dh = None, dc = None, dx = None, dh0 = None, dc0 = None, flat = None
         cdef Packed packed = self.packed
@@ -181,11 +209,11 @@ cdef class Calls:
         cdef int64_t H = packed.problem.H, rows = packed.h_rows
         cdef int first = 0 if layer else 1
         try:
-            seen = self.see(x, h0, c0, layer)
+            seen = self.see(saved[0], saved[1], saved[2], layer)
             if seen is None:
                 return None
-            array, h, c = seen
-            steps, batch = cnp.PyArray_DIM(array, 0), cnp.PyArray_DIM(array, 1)
+            x, h, c = seen
+            steps, batch = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
             if not layer and given[0] is not None:
                 dy = self.seen(given[0], False, True)
                 if not shaped(dy, 3, steps, batch, packed.problem.D * H):
@@ -203,18 +231,21 @@ cdef class Calls:
         if not tapes or (dy is None and dh is None and dc is None):
             return None
         y, tape = tapes.pop()
-        if wanted[0]:
-            dx = new(packed, 3, steps, batch, packed.problem.I)
         if wanted[1]:
-            dh0 = new(packed, 3, rows, batch, H)
+            dx = new(packed, 3, steps, batch, packed.problem.I)
         if wanted[2]:
+            dh0 = new(packed, 3, rows, batch, H)
+        if wanted[3]:
             dc0 = new(packed, 3, rows, batch, H)
-        if True in wanted[3:]:
-            flat = empty((cnp.PyArray_SIZE(packed.weights),), array.dtype)
-        backward(packed, tape, array, y, h, c, dy, dh, dc, dx, dh0, dc0, flat, None, None, None, None, False, False)
-        grads = [None if d is None else library.tensor(d[0] if layer else d) for d in (dx, dh0, dc0)]
+        if True in wanted[4:]:
+            flat = empty((cnp.PyArray_SIZE(packed.weights),), x.dtype)
+        backward(packed, tape, x, y, h, c, dy, dh, dc, dx, dh0, dc0, flat, None, None, None, None, False, False)
+        cdef list grads = [None]
+        for gradient in (dx, dh0, dc0):
+            grads.append(None if gradient is None else library.tensor(gradient[0] if layer else gradient))
         if flat is None:
-            return grads + [None] * (len(wanted) - 3)
-        for want, view in zip(wanted[3:], views(self.shapes, flat, True).values()):
-            grads.append(library.tensor(view) if want else None)
-        return grads
+            grads += [None] * (len(wanted) - 4)
+        else:
+            for want, view in zip(wanted[4:], views(self.shapes, flat, True).values()):
+                grads.append(library.tensor(view) if want else None)
+        return tuple(grads)

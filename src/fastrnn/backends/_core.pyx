@@ -123,7 +123,7 @@ cdef class Packed:
 
         h0 and c0 are copies of the state that was given; of what is not there c and they are None.
         """
-        return forward_given(self, x, state)
+        return forward_plain(self, x, state)
 
     def backward_plain(self, Buffer tape not None, x, y, h0, c0, dy, tuple into, bint accumulate):
         """(dx, dh0, dc0, dweights) of an ordinary backward, in `into` if it is not None; None if it is not one.

@@ -79,8 +79,8 @@ cdef class Library:
         Types of tensors that are memory and no more.
     floats : dict
         dtype -> bits of a number.
-    from_numpy : callable
-        A tensor around an array.
+    from_numpy, empty_like : callable
+        A tensor around an array; a new one like another.
     exchange : capsule or None
         DLPack's table of functions for all `kinds`.
     """
@@ -88,10 +88,11 @@ cdef class Library:
     cdef object kinds
     cdef dict floats
     cdef object from_numpy
+    cdef object empty_like
     cdef DLPackExchangeAPI* exchange
 
-    def __init__(self, kinds, dict floats not None, from_numpy, exchange):
-        self.kinds, self.floats, self.from_numpy = kinds, floats, from_numpy
+    def __init__(self, kinds, dict floats not None, from_numpy, empty_like, exchange):
+        self.kinds, self.floats, self.from_numpy, self.empty_like = kinds, floats, from_numpy, empty_like
         self.exchange = NULL
         if exchange is not None:
             self.exchange = <DLPackExchangeAPI*>PyCapsule_GetPointer(exchange, "dlpack_exchange_api")

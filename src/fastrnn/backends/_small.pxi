@@ -119,10 +119,11 @@ cdef step_small(Packed packed, given_x, out, cnp.ndarray h, cnp.ndarray c):
     return y
 
 
-cdef forward_given(Packed packed, given_x, state):
-    cdef cnp.ndarray x = plain(packed, given_x), h0 = None, c0 = None
+cdef forward_plain(Packed packed, given_x, state):
+    cdef cnp.ndarray x = plain(packed, given_x), h0 = None, c0 = None, y, hn, cn = None
     if packed.zoned or x is None or cnp.PyArray_NDIM(x) != 3:
         return None
+    cdef int64_t H = packed.problem.H, rows = packed.h_rows
     cdef int64_t steps = cnp.PyArray_DIM(x, 0), batch = cnp.PyArray_DIM(x, 1)
     cdef bint has_c = packed.problem.cell == FASTRNN_LSTM
     if steps == 0 or batch == 0 or cnp.PyArray_DIM(x, 2) != packed.problem.I:
@@ -134,22 +135,13 @@ cdef forward_given(Packed packed, given_x, state):
         if h0 is None or (has_c and c0 is None):
             return None
         h0, c0 = h0.copy(), None if c0 is None else c0.copy()
-    y, hn, cn, tape = forward_plain(packed, x, h0, c0)
-    return y, hn, cn, h0, c0, tape
-
-
-cdef tuple forward_plain(Packed packed, cnp.ndarray x, cnp.ndarray h0, cnp.ndarray c0):
-    """(y, hn, cn, tape) of a training forward of plain arrays that fit."""
-    cdef cnp.ndarray cn = None
-    cdef int64_t H = packed.problem.H, rows = packed.h_rows
-    cdef int64_t steps = cnp.PyArray_DIM(x, 0), batch = cnp.PyArray_DIM(x, 1)
     y = empty((steps, batch, packed.problem.D * H), x.dtype)
     hn = new(packed, 3, rows, batch, H)
-    if packed.problem.cell == FASTRNN_LSTM:
+    if has_c:
         cn = new(packed, 3, rows, batch, H)
     tape = make_tape(packed, steps, batch)
     forward(packed, x, y, h0, c0, hn, cn, None, None, None, None, tape)
-    return y, hn, cn, tape
+    return y, hn, cn, h0, c0, tape
 
 
 cdef bint fits_into(Packed packed, cnp.ndarray x, cnp.ndarray dy, dx, dh0, dc0, dweights):

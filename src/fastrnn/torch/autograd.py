@@ -74,7 +74,7 @@ class _Recurrent(torch.autograd.Function):
         hooked = _is_hooked()
         seen, call.seen = call.seen, None  # the node keeps the call, and x may go
         calls = None if seen is None or hooked else call.snapshot.calls
-        made = None if calls is None else calls.forward(seen, call.layout == "NI")
+        made = None if calls is None else calls.forward(seen, x, h0, call.layout == "NI")
         if made is not None:
             (outputs, tape), drawn, alias, version = made, NOTHING, None, 0
         else:
@@ -82,9 +82,9 @@ class _Recurrent(torch.autograd.Function):
             outputs, y, tape = forward(call, x, h0, c0, drawn, keep=not hooked)
             alias, version = (None, 0) if hooked else (y.detach(), y._version)
         ctx.set_materialize_grads(False)
-        _, wants_x, wants_h, wants_c, *_ = ctx.needs_input_grad
-        spec, through_time = call.spec, call.steps > 1 or wants_h or wants_c
-        saved = _needed(spec.num_layers, spec.directions, spec.bias, wants_x, through_time)
+        spec, wanted = call.spec, ctx.needs_input_grad
+        through_time = call.steps > 1 or wanted[2] or wanted[3]
+        saved = _needed(spec.num_layers, spec.directions, spec.bias, wanted[1], through_time)
         ctx.save_for_backward(x, h0, c0, *[params[i] for i in saved])
         # What a checkpoint is there to free is not kept beside it: backward then computes it again. The output is not
         # saved, so that it may be changed in place, as PyTorch's may.
@@ -94,13 +94,14 @@ class _Recurrent(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         call, calls, drawn, params, names, y, version, tapes = ctx.kept
-        x, h0, c0, *saved = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[1:]
-        derivable = torch.is_grad_enabled()
+        tensors, derivable = ctx.saved_tensors, torch.is_grad_enabled()
         if calls is not None and not derivable:
-            made = calls.backward(tapes, x, h0, c0, given, wanted, call.layout == "NI")
+            made: tuple[Tensor | None, ...] | None
+            made = calls.backward(tapes, tensors, given, ctx.needs_input_grad, call.layout == "NI")
             if made is not None:
-                return (None, *made)
+                return made
+        x, h0, c0, *saved = tensors
+        wanted = ctx.needs_input_grad[1:]
         if all(g is None for g in given):
             return (None,) * (1 + len(wanted))
         grads = list(given)

@@ -281,7 +281,7 @@ def _library(module: Backend) -> Any:
     kind: Any = getattr(module, "Library", None)
     floats = {torch.float32: 32, torch.float64: 64}
     exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-    return None if kind is None else kind(PLAIN, floats, torch.from_numpy, exchange)
+    return None if kind is None else kind(PLAIN, floats, torch.from_numpy, torch.empty_like, exchange)
 
 
 def invalidate(module: torch.nn.Module | None = None) -> None:

@@ -19,7 +19,7 @@ from torch.jit import _builtins
 from .. import backends
 from . import autograd, compile, routes
 from . import sb3 as _sb3
-from .report import count
+from .report import Tally, count
 
 _lock = threading.RLock()
 _patches = 0
@@ -30,7 +30,7 @@ _installed = False
 _above: dict[str, Any] = {}  # functions of others that lay above ours when the patch was taken away
 
 
-def _routed(name: str, original: Callable[..., Any], *, always: bool) -> Callable[..., Any]:
+def _routed(name: str, original: Callable[..., Any], one_more: Callable[[], int], *, always: bool) -> Callable[..., Any]:
     """What stands in the place of `torch._VF.<name>`: ours while the patch is there, or `always`."""
     single = name in routes.CELLS
     kind, nonlinearity = (routes.CELLS if single else routes.SEQUENCES)[name]
@@ -44,9 +44,10 @@ def _routed(name: str, original: Callable[..., Any], *, always: bool) -> Callabl
             made = None if kwargs or is_exporting() else compiled(kind, nonlinearity, args)
             return original(*args, **kwargs) if made is None else made
         call, x, h0, c0, params, reason = parse(kind, nonlinearity, args, kwargs)
-        count(name, reason)
         if call is None:
+            count(name, reason)
             return original(*args, **kwargs)
+        one_more()
         outputs = autograd.run(call, x, h0, c0, params)
         return outputs[0] if bare else outputs
 
@@ -58,8 +59,10 @@ is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambd
 ORIGINALS: dict[str, Callable[..., Any]] = {
     name: getattr(torch._VF, name) for name in (*routes.SEQUENCES, *routes.CELLS)
 }
-ROUTED = {name: _routed(name, original, always=False) for name, original in ORIGINALS.items()}
-OURS = {name: _routed(name, original, always=True) for name, original in ORIGINALS.items()}  # of fastrnn.torch.LSTM
+_COUNTS = {name: Tally(name).one_more for name in ORIGINALS}
+ROUTED = {name: _routed(name, original, _COUNTS[name], always=False) for name, original in ORIGINALS.items()}
+# Of fastrnn.torch.LSTM.
+OURS = {name: _routed(name, original, _COUNTS[name], always=True) for name, original in ORIGINALS.items()}
 
 
 def patch(*, sb3: bool = False) -> None:

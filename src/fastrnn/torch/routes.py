@@ -114,12 +114,12 @@ def prepared(
     sizes: Any = None, lengths: Any = None, reset: Any = None, rates: Rates | None = None,
 ) -> Parsed:  # fmt: skip
     """The call that these arguments make, or why they make none of ours."""
-    weights = known(kind, nonlinearity, biases, layers, both, params)
     h0, c0 = _split(kind, hx)
-    if weights is not None and not (first or p or rates) and sizes is None and lengths is None and reset is None:
-        call = _ordinary(weights, "TNI", x, h0, c0) if hx is None or h0 is not None else None
-        if call is not None:
-            return call, x, h0, c0, params, OURS
+    usual = not (first or p or rates or (h0 is None and hx is not None))
+    usual = usual and sizes is None and lengths is None and reset is None
+    weights = known(kind, nonlinearity, biases, layers, both, params)
+    if usual and weights is not None and (call := _seen(weights, "TNI", x, h0, c0)) is not None:
+        return call, x, h0, c0, params, OURS
     if type(x) not in PLAIN:
         return *NOTHING, "not a plain tensor"
     if x.dtype not in DTYPES:
@@ -149,8 +149,10 @@ def prepared(
         or (c0 is not None and c0.shape != wanted)
     ):
         return *NOTHING, "arguments that do not fit"
-    follow_threads(weights.module)
-    call = Call(weights, "NTI" if first else "TNI", steps, batch, p, lengths, reset, None, rates)
+    call = _seen(weights, "TNI", x, h0, c0) if usual else None
+    if call is None:
+        follow_threads(weights.module)
+        call = Call(weights, "NTI" if first else "TNI", steps, batch, p, lengths, reset, None, rates)
     return call, x, h0, c0, params, OURS
 
 
@@ -163,10 +165,10 @@ def _split(kind: str, hx: Any) -> tuple[Any, Any]:
     return hx, None
 
 
-def _ordinary(weights: Snapshot, layout: str, x: Any, h0: Any, c0: Any) -> Call | None:
-    """The call of tensors that the backend has seen to be as they mostly are: plain, dense, and of the right shapes.
+def _seen(weights: Snapshot, layout: str, x: Any, h0: Any, c0: Any) -> Call | None:
+    """The call of tensors that the backend has seen to be what they mostly are: plain, dense, and of the right shapes.
 
-    Of others, and with backends that do not look, each thing is asked by itself.
+    None of others, and of backends that do not look: then one thing is asked after the other.
     """
     seen = None if weights.calls is None else weights.calls.see(x, h0, c0, layout == "NI")
     if seen is None:
@@ -222,8 +224,7 @@ def cell(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[str, 
         return *NOTHING, "arguments that do not fit"
     h0, c0 = _split(kind, hx)
     weights = known(kind, nonlinearity, biases, 1, False, params)
-    call = None if weights is None or h0 is None else _ordinary(weights, "NI", x, h0, c0)
-    if call is not None:
+    if h0 is not None and weights is not None and (call := _seen(weights, "NI", x, h0, c0)) is not None:
         return call, x, h0, c0, params, OURS
     if not isinstance(x, Tensor) or x.dim() != 2 or 0 in x.shape:
         return *NOTHING, "arguments that do not fit"
@@ -237,5 +238,8 @@ def cell(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[str, 
     wanted = (x.shape[0], weights.spec.hidden_size)
     if x.shape[1] != weights.spec.input_size or h0.shape != wanted or (c0 is not None and c0.shape != wanted):
         return *NOTHING, "arguments that do not fit"
-    follow_threads(weights.module)
-    return Call(weights, "NI", 1, x.shape[0]), x, h0, c0, params, OURS
+    call = _seen(weights, "NI", x, h0, c0)
+    if call is None:
+        follow_threads(weights.module)
+        call = Call(weights, "NI", 1, x.shape[0])
+    return call, x, h0, c0, params, OURS
