@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -123,6 +123,8 @@ class _Recurrent(torch.autograd.Function):
 # `Function.apply` without its Python part, which is for functorch's transforms: under them, and with what outlived
 # them, no call is ours. measured: 5 us of a training step (2-vCPU Zen 4).
 _apply: Callable[..., Outputs] = super(torch.autograd.Function, _Recurrent).apply
+# So for the node's way to `backward`, past the choice between that and `vjp`.
+cast(Any, _Recurrent)._backward_cls.apply = _Recurrent.backward
 _hooks = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
 
 
