@@ -1,5 +1,6 @@
 """Types of the compiled backend; what the functions do is written in `Backend` of this package's `__init__`."""
 
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import numpy.typing as npt
@@ -96,6 +97,38 @@ def probe(
 ) -> float: ...
 def see(tensor: object, double: bool, layer: bool = False) -> Array: ...
 def same_memory(places: list[tuple[int, int, int]]) -> bool: ...
+
+@final
+class Library:
+    def __init__(
+        self,
+        kinds: set[type],
+        floats: dict[Any, int],
+        from_numpy: Callable[[Array], Any],
+        empty_like: Callable[[Any], Any],
+        exchange: object | None,
+    ) -> None: ...
+
+@final
+class Calls:
+    def __init__(self, library: Library, packed: Packed, params: Sequence[Any], versions: list[int]) -> None: ...
+    def unchanged(self, params: Sequence[Any]) -> bool: ...
+    def see(
+        self, x: object, h0: object | None, c0: object | None, layer: bool
+    ) -> tuple[Array, Array | None, Array | None] | None: ...
+    def infer(self, seen: tuple[Array, Array | None, Array | None], layer: bool) -> tuple[Any, ...] | None: ...
+    def forward(
+        self, seen: tuple[Array, Array | None, Array | None], x: Any, h0: Any | None, layer: bool
+    ) -> tuple[tuple[Any, ...], tuple[Array, Buffer]] | None: ...
+    def backward(
+        self,
+        tapes: list[tuple[Array, Buffer]],
+        saved: tuple[Any, ...],
+        given: tuple[Any | None, ...],
+        wanted: tuple[bool, ...],
+        layer: bool,
+    ) -> tuple[Any | None, ...] | None: ...
+
 def empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array: ...
 def copied(array: Array) -> Array: ...
 def views(shapes: dict[str, tuple[int, ...]], flat: Array, writeable: bool) -> dict[str, Array]: ...

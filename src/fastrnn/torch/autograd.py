@@ -75,6 +75,7 @@ class _Recurrent(torch.autograd.Function):
         seen, call.seen = call.seen, None  # the node keeps the call, and x may go
         calls = None if seen is None or hooked else call.snapshot.calls
         made = None if calls is None else calls.forward(seen, x, h0, call.layout == "NI")
+        outputs: Outputs
         if made is not None:
             (outputs, tape), drawn, alias, version = made, NOTHING, None, 0
         else:

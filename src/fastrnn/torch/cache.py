@@ -93,7 +93,7 @@ class Snapshot:
         self.flat: Array = flat
         self.bits = []
         self.packed: Packed = self.module.pack(self.spec, flat)
-        library = _library(self.module)
+        library = _library_of(self.module)
         # What the compiled backend does with ordinary calls; None of other backends.
         self.calls: Any = None
         if library is not None and marks is not None:
@@ -275,13 +275,18 @@ def is_plain(tensor: torch.Tensor) -> bool:
     return not tensor.is_neg() and not tensor._is_zerotensor()
 
 
-@lru_cache
-def _library(module: Backend) -> Any:
+def _library_of(module: Backend) -> Any:
     """What a backend has to know of PyTorch to run ordinary calls by itself; None of one that does not."""
-    kind: Any = getattr(module, "Library", None)
-    floats = {torch.float32: 32, torch.float64: 64}
-    exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-    return None if kind is None else kind(PLAIN, floats, torch.from_numpy, torch.empty_like, exchange)
+    if module.NAME not in _libraries:
+        kind: Any = getattr(module, "Library", None)
+        floats = {torch.float32: 32, torch.float64: 64}
+        exchange = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+        made = None if kind is None else kind(PLAIN, floats, torch.from_numpy, torch.empty_like, exchange)
+        _libraries[module.NAME] = made
+    return _libraries[module.NAME]
+
+
+_libraries: dict[str, Any] = {}
 
 
 def invalidate(module: torch.nn.Module | None = None) -> None:

@@ -30,7 +30,9 @@ _installed = False
 _above: dict[str, Any] = {}  # functions of others that lay above ours when the patch was taken away
 
 
-def _routed(name: str, original: Callable[..., Any], one_more: Callable[[], int], *, always: bool) -> Callable[..., Any]:
+def _routed(
+    name: str, original: Callable[..., Any], one_more: Callable[[], int], *, always: bool
+) -> Callable[..., Any]:
     """What stands in the place of `torch._VF.<name>`: ours while the patch is there, or `always`."""
     single = name in routes.CELLS
     kind, nonlinearity = (routes.CELLS if single else routes.SEQUENCES)[name]

@@ -160,7 +160,7 @@ def _split(kind: str, hx: Any) -> tuple[Any, Any]:
     """h0 and c0; what is no pair is no LSTM's state and will not pass as one."""
     if kind != "lstm":
         return hx, None
-    if isinstance(hx, (tuple, list)) and len(hx) == 2:  # noqa: UP038 - a union is made anew at each call
+    if isinstance(hx, (tuple, list)) and len(hx) == 2:  # `tuple | list` would be made anew at each call
         return hx[0], hx[1]
     return hx, None
 
