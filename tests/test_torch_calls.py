@@ -180,6 +180,7 @@ def test_which_calls_are_ordinary() -> None:
         x[:0],
         x[..., :-1],
         x.numpy(),
+        torch.empty(x.shape, dtype=torch.bits16),
         torch._efficientzerotensor(x.shape),
         resized,
     ):

@@ -12,6 +12,7 @@ Array = npt.NDArray[Any]
 NAME: str
 SPLITS: tuple[str, ...]
 PROBES: tuple[str, ...]
+UNSEEN: tuple[type[Exception], ...]
 
 @final
 class Buffer:
