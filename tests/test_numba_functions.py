@@ -102,8 +102,15 @@ def test_bad_arrays_are_refused() -> None:
     for bad in (x[:, :2], np.zeros((2, 3), np.float32), np.zeros((1, 6), np.float32)[:, ::2]):
         with pytest.raises(ValueError, match=r"fastrnn\.numba"):
             frn.step(bound, bad, state, y, work)
+    for dtype in (np.int32, np.bool_):
+        with pytest.raises(TypeError, match="dtype"):
+            frn.step(bound, x.astype(dtype), state, y, work)
     with pytest.raises(TypeError, match="dtype"):
-        frn.step(bound, x.astype(np.int32), state, y, work)
+        frn.step(bound, x, state.astype(np.float64), y, work)
+    fixed = y.copy()
+    fixed.flags.writeable = False
+    with pytest.raises(numba.TypingError, match="read-only"):
+        frn.step(bound, x, state, fixed, work)
     with pytest.raises(ValueError, match="state"):
         frn.step(bound, x, state[:1], y, work)
     with pytest.raises(ValueError, match="too small"):

@@ -63,6 +63,53 @@ def test_storages_can_still_be_resized(backend: str) -> None:
         assert tensor.shape == (tensor.numel(),)
 
 
+def test_gradients_can_be_resized() -> None:
+    net, x, state = (
+        torch.nn.GRU(I, H),
+        torch.randn(T, N, I, requires_grad=True),
+        torch.zeros(1, N, H, requires_grad=True),
+    )
+    with fastrnn.torch.patched():
+        net(x, state)[0].sum().backward()
+    assert went("gru") == ["fastrnn"]
+    for tensor in (x.grad, state.grad):
+        tensor.untyped_storage().resize_(0)
+
+
+def test_numbers_that_lie_between_addresses_are_copied() -> None:
+    def moved(tensor: Any) -> Any:
+        """The same numbers, a byte beyond where such numbers may lie."""
+        room = np.zeros(tensor.numel() * 4 + 1, np.uint8)
+        room[1:].view(np.float32)[:] = tensor.numpy().ravel()
+        return torch.from_numpy(room[1:].view(np.float32)).view(tensor.shape)
+
+    net, x, state = torch.nn.GRU(I, H), torch.randn(T, N, I), torch.randn(1, N, H)
+    with torch.no_grad(), fastrnn.torch.patched():
+        want = net(x, state)
+        for args in ((moved(x), state), (x, moved(state))):
+            assert all(torch.equal(a, b) for a, b in zip(net(*args), want, strict=True))
+    assert went("gru") == ["fastrnn"]
+
+
+@pytest.mark.parametrize("change", ["class", "sign"])
+def test_weights_that_are_no_longer_plain(change: str) -> None:
+    class Mine(torch.nn.Parameter):  # type: ignore[misc]
+        pass
+
+    net, x = torch.nn.GRU(I, H), torch.randn(T, N, I)
+    with torch.no_grad(), fastrnn.torch.patched():
+        net(x)
+        weight = net.weight_hh_l0
+        if change == "class":
+            weight.__class__ = Mine
+        else:
+            weight.data = torch._neg_view(weight.data)
+        weight.mul_(2)
+        got = net(x)[0]
+        fastrnn.torch.unpatch()
+        torch.testing.assert_close(got, net(x)[0])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", [(N, T, I), (1, T, I), (N, 1, I)])
 def test_strides_are_pytorchs(kind: str, shape: tuple[int, ...]) -> None:

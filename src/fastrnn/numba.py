@@ -88,24 +88,36 @@ def _intrinsic(function: Callable[..., Any]) -> Callable[[Array], int]:
     return cast("Callable[[Array], int]", numba.extending.intrinsic(function))
 
 
+def _address_of(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+    pointer = context.make_array(signature.args[0])(context, builder, values[0]).data
+    return builder.ptrtoint(pointer, context.get_value_type(signature.return_type))
+
+
 @_intrinsic
 def _at(typing: Any, array: Any) -> Any:
     """An array's address; `array.ctypes.data` counts references on the way, 2 atomic operations each time."""
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = context.make_array(signature.args[0])(context, builder, values[0]).data
-        return builder.ptrtoint(pointer, context.get_value_type(signature.return_type))
+    return numba.types.intp(array), _address_of
 
-    return numba.types.intp(array), generate
+
+@_intrinsic
+def _to(typing: Any, array: Any) -> Any:
+    """The same of an array that is written to."""
+    if not array.mutable:
+        message = "fastrnn.numba: an array that is written to is read-only"
+        raise numba.TypingError(message)
+    return numba.types.intp(array), _address_of
 
 
 @_intrinsic
 def _item(typing: Any, array: Any) -> Any:
     """Bytes of an array's element, as a constant: `array.itemsize` is read, and a division by it is one."""
-    size = array.dtype.bitwidth // 8
-    return numba.types.intp(array), lambda context, builder, signature, values: context.get_constant(
-        signature.return_type, size
-    )
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        size = context.get_abi_sizeof(context.get_data_type(signature.args[0].dtype))
+        return context.get_constant(signature.return_type, size)
+
+    return numba.types.intp(array), generate
 
 
 def _njit(function: F) -> F:
@@ -204,6 +216,8 @@ def new_tape(bound: Bound, T: int, N: int = 0) -> Array:
 def _check(bound: Bound, state: Array, N: int, work: Array, wanted: int) -> None:
     if state.shape != (bound.states, bound.rows, N, bound.hidden_size) or not state.flags.c_contiguous:
         raise ValueError("fastrnn.numba: a state must be a contiguous (S, L*D, N, H)")  # noqa: EM101
+    if not (state.dtype == bound.packed.dtype):
+        raise TypeError("fastrnn.numba: arrays must have the layer's dtype")  # noqa: EM101
     if work.size < wanted:
         raise ValueError("fastrnn.numba: the workspace or tape is too small for this call")  # noqa: EM101
 
@@ -233,7 +247,7 @@ def step(bound: Bound, x: Array, state: Array, y: Array, work: Array) -> None:
     if x.shape[0] != bound.batch_size or y.shape[0] != bound.batch_size:
         raise ValueError("fastrnn.numba: x and y must have the batch_size that bind was given")  # noqa: EM101
     _check(bound, state, bound.batch_size, work, bound.step_bytes)
-    item, h = _item(x), _at(state)
+    item, h = _item(x), _to(state)
     c = h + state.nbytes // 2 if bound.states == 2 else 0
     _done(
         _step(
@@ -241,11 +255,11 @@ def step(bound: Bound, x: Array, state: Array, y: Array, work: Array) -> None:
             _at(bound.packed),
             _at(x),
             x.strides[0] // item,
-            _at(y),
+            _to(y),
             y.strides[0] // item,
             h,
             c,
-            _at(work),
+            _to(work),
         )
     )
 
@@ -264,7 +278,7 @@ def forward(bound: Bound, x: Array, state: Array, y: Array, work: Array, tape: A
         raise ValueError("fastrnn.numba: y must have the T and N of x")  # noqa: EM101
     _check(bound, state, N, work, _bytes(bound, T, N, 0))
     _check(bound, last, N, tape, _bytes(bound, T, N, 2) if tape.size > 0 else 0)
-    item, h, hn, half = _item(x), _at(state), _at(last), state.nbytes // 2
+    item, h, hn, half = _item(x), _at(state), _to(last), state.nbytes // 2
     c, cn = (h + half, hn + half) if bound.states == 2 else (0, 0)
     _done(
         _forward(
@@ -275,15 +289,15 @@ def forward(bound: Bound, x: Array, state: Array, y: Array, work: Array, tape: A
             _at(x),
             x.strides[0] // item,
             x.strides[1] // item,
-            _at(y),
+            _to(y),
             y.strides[0] // item,
             y.strides[1] // item,
             h,
             c,
             hn,
             cn,
-            _at(tape) if tape.size > 0 else 0,
-            _at(work),
+            _to(tape) if tape.size > 0 else 0,
+            _to(work),
         )
     )
 
@@ -325,13 +339,13 @@ def backward(
             _at(dy),
             dy.strides[0] // item,
             dy.strides[1] // item,
-            _at(dx),
+            _to(dx),
             dx.strides[0] // item,
             dx.strides[1] // item,
             0,
             0,
-            _at(dweights),
-            _at(tape),
-            _at(work),
+            _to(dweights),
+            _to(tape),
+            _to(work),
         )
     )

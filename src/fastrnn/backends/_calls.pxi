@@ -104,6 +104,8 @@ cdef class Calls:
         cdef int i, axis = 1 if layer else 0
         if not self.library.look(tensor, &look) or look.bits != self.bits or look.ndim != 3 - axis or look.data == NULL:
             return None
+        if <size_t>look.data % <size_t>(self.bits // 8) != 0:  # of bytes that were taken for numbers
+            return None
         cdef bint dense = is_dense(&look)
         if not (dense or copied) or tensor.is_neg():
             return None
@@ -212,7 +214,7 @@ cdef class Calls:
         cdef Packed packed = self.packed
         cdef Library library = self.library
         cdef int64_t H = packed.problem.H, rows = packed.h_rows
-        cdef int first = 0 if layer else 1
+        cdef int first = 0 if layer else 1, i
         try:
             seen = self.see(saved[0], saved[1], saved[2], layer)
             if seen is None:
@@ -236,18 +238,19 @@ cdef class Calls:
         if not tapes or (dy is None and dh is None and dc is None):
             return None
         y, tape = tapes.pop()
+        # Of PyTorch's own memory, which may be resized, as outputs are.
+        cdef list grads = [None]
+        for i in range(3):
+            grads.append(library.empty_like(saved[i]) if wanted[1 + i] else None)
         if wanted[1]:
-            dx = new(packed, 3, steps, batch, packed.problem.I)
+            dx = self.over(grads[1], steps, batch, packed.problem.I)
         if wanted[2]:
-            dh0 = new(packed, 3, rows, batch, H)
+            dh0 = self.over(grads[2], rows, batch, H)
         if wanted[3]:
-            dc0 = new(packed, 3, rows, batch, H)
+            dc0 = self.over(grads[3], rows, batch, H)
         if True in wanted[4:]:
             flat = empty((cnp.PyArray_SIZE(packed.weights),), x.dtype)
         backward(packed, tape, x, y, h, c, dy, dh, dc, dx, dh0, dc0, flat, None, None, None, None, False, False)
-        cdef list grads = [None]
-        for gradient in (dx, dh0, dc0):
-            grads.append(None if gradient is None else library.tensor(gradient[0] if layer else gradient))
         if flat is None:
             grads += [None] * (len(wanted) - 4)
         else:

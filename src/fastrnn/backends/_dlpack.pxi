@@ -13,7 +13,7 @@ from libc.stdlib cimport malloc
 
 
 cdef extern from "Python.h":
-    bint Py_IsInitialized()
+    bint Py_IsInitialized() nogil
 
 
 cdef struct DLDevice:
@@ -38,7 +38,7 @@ cdef struct DLManagedTensorVersioned:
     uint32_t major
     uint32_t minor
     void* manager_ctx
-    void (*deleter)(DLManagedTensorVersioned*) noexcept
+    void (*deleter)(DLManagedTensorVersioned*) noexcept nogil
     uint64_t flags
     DLTensor dl_tensor
 
@@ -67,9 +67,12 @@ cdef struct Lent:  # an array's memory, as long as a tensor needs it
 UNSEEN = (RuntimeError, BufferError)
 
 
-cdef void give_array_back(DLManagedTensorVersioned* managed) noexcept with gil:
-    if Py_IsInitialized():
-        Py_DECREF(<object>managed.manager_ctx)
+cdef void drop_array(void* array) noexcept with gil:
+    Py_DECREF(<object>array)
+
+cdef void give_array_back(DLManagedTensorVersioned* managed) noexcept nogil:
+    if Py_IsInitialized():  # before the GIL is asked for: after the interpreter's end nobody has it
+        drop_array(managed.manager_ctx)
     free(managed)
 
 
@@ -155,7 +158,11 @@ cdef class Library:
             step *= t.shape[i]
         lent.managed.manager_ctx = <void*>array
         Py_INCREF(array)  # the deleter's
-        self.exchange.managed_tensor_to_py_object_no_sync(&lent.managed, &made)
+        try:
+            self.exchange.managed_tensor_to_py_object_no_sync(&lent.managed, &made)
+        except BaseException:
+            give_array_back(&lent.managed)
+            raise
         tensor = <object>made
         Py_DECREF(tensor)  # of two references, that of `made`
         return tensor

@@ -2,8 +2,8 @@
 
 Kernels read and write the tensors' own memory. The node keeps the backend's tape besides what PyTorch saves, so an
 in-place change of an input or of a weight that backward needs is the error it always was. Where the tape is gone (a
-second backward of the same graph, a checkpoint), or the output was changed in place, it is made again from the saved
-tensors, bit for bit the same.
+second backward of the same graph, a checkpoint), it is made again from the saved tensors, bit for bit the same; also
+where the output was changed in place, if it is long: of a short one the tape has a copy.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def snapshot(
         marks = marks_of(params)
     except AttributeError:  # no tensor at all
         return None
-    old = found if found is not None and found.lies_at(marks) else None
+    old = found if found is not None and found.lies_at(marks) and all(map(_is_seen, params)) else None
     spec = old.spec if old is not None else spec_of(cell, nonlinearity, biases, layers, bidirectional, params)
     if spec is None:
         return None
@@ -247,7 +247,7 @@ def spec_of(
     if len(params) != len(shapes):
         return None
     for p, shape in zip(params, shapes, strict=True):
-        if type(p) not in PLAIN or p.shape != shape or p.dtype is not first.dtype or not is_plain(p):
+        if not _is_seen(p) or p.shape != shape or p.dtype is not first.dtype:
             return None
     return spec
 
@@ -273,6 +273,10 @@ def is_plain(tensor: torch.Tensor) -> bool:
     if _wrapped(tensor) or not tensor.is_cpu or tensor.layout is not torch.strided:
         return False
     return not tensor.is_neg() and not tensor._is_zerotensor()
+
+
+def _is_seen(tensor: torch.Tensor) -> bool:
+    return type(tensor) in PLAIN and is_plain(tensor)
 
 
 def _library_of(module: Backend) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -69,7 +68,7 @@ class Call:
             given = given[:, None]
         elif self.layout == "NTI":
             given = given.transpose(1, 0, 2)
-        return given if _validate.fits(given) else np.ascontiguousarray(given)
+        return given if _validate.fits(given) else given.copy()
 
     def new(self, like: Tensor, features: int) -> Tensor:
         """(T, N, features), dense: also of batch-first calls, of which PyTorch's outputs are transposed views too."""
@@ -87,7 +86,7 @@ class Call:
         if tensor is None:
             return None
         given = self.snapshot.see(tensor, self.double, self.layout == "NI")
-        return given if given.flags.c_contiguous else np.ascontiguousarray(given)
+        return given if given.flags.c_contiguous and given.flags.aligned else given.copy()
 
     def new_state(self, like: Tensor, state: Tensor | None) -> Tensor:
         """As PyTorch gives it: (N, H) of a cell, else (L*D, N, H)."""
