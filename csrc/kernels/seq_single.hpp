@@ -13,7 +13,7 @@
 // memory operands of the multiply-adds.
 //
 // Each accumulator takes bias, x and h in the order of gemm.hpp: the bits are those of a tile of many rows.
-// Called by seq_forward.hpp.
+// Called by seq_forward.hpp; step_row by the driver, through the kernel table.
 #pragma once
 
 #include "pack.hpp"

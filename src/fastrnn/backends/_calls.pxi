@@ -51,7 +51,7 @@ cdef class Calls:
         Of each parameter.
     """
 
-    cdef Library library
+    cdef Library tensors  # those that it knows
     cdef Packed packed
     cdef dict shapes  # of the weights
     cdef bint has_c
@@ -61,7 +61,7 @@ cdef class Calls:
 
     def __cinit__(self, Library library not None, Packed packed not None, params, list versions not None):
         cdef Py_ssize_t i
-        self.library, self.packed, self.shapes = library, packed, packed.spec.weight_shapes
+        self.tensors, self.packed, self.shapes = library, packed, packed.spec.weight_shapes
         self.has_c = packed.problem.cell == FASTRNN_LSTM
         self.bits = 32 if packed.type_num == cnp.NPY_FLOAT else 64
         self.marks = <Mark*>malloc(len(params) * sizeof(Mark))
@@ -85,7 +85,7 @@ cdef class Calls:
         try:
             for i in range(self.count):
                 tensor = params[i]
-                if not self.library.look(tensor, &look) or not same_look(&look, &self.marks[i].look):
+                if not self.tensors.look(tensor, &look) or not same_look(&look, &self.marks[i].look):
                     return False
                 if <int64_t>tensor._version != self.marks[i].version:
                     return False
@@ -102,7 +102,7 @@ cdef class Calls:
         cdef cnp.npy_intp[3] dims
         cdef cnp.npy_intp[3] steps
         cdef int i, axis = 1 if layer else 0
-        if not self.library.look(tensor, &look) or look.bits != self.bits or look.ndim != 3 - axis or look.data == NULL:
+        if not self.tensors.look(tensor, &look) or look.bits != self.bits or look.ndim != 3 - axis or look.data == NULL:
             return None
         if <size_t>look.data % <size_t>(self.bits // 8) != 0:  # of bytes that were taken for numbers
             return None
@@ -149,7 +149,7 @@ cdef class Calls:
 
     cdef tuple outputs(self, cnp.ndarray y, cnp.ndarray hn, cnp.ndarray cn, bint layer):
         """As tensors; of a cell y is none of them."""
-        cdef Library library = self.library
+        cdef Library library = self.tensors
         if layer:
             hn, cn = hn[0], None if cn is None else cn[0]
             return (library.tensor(hn),) if cn is None else (library.tensor(hn), library.tensor(cn))
@@ -170,7 +170,7 @@ cdef class Calls:
         """The memory of a new tensor, whose own axes these may not be."""
         cdef Look look
         cdef cnp.npy_intp[3] dims
-        self.library.look(tensor, &look)
+        self.tensors.look(tensor, &look)
         dims[0], dims[1], dims[2] = first, second, third
         return cnp.PyArray_SimpleNewFromData(3, dims, self.packed.type_num, look.data)
 
@@ -188,7 +188,7 @@ cdef class Calls:
         if steps * batch * width > COPIED // (self.bits // 8):
             return None
         like = x.new_empty((rows, batch, H)) if h0 is None else h0
-        made, made_y = self.library.empty_like, None
+        made, made_y = self.tensors.empty_like, None
         outputs = [made(like)]
         hn = self.over(outputs[0], rows, batch, H)
         if self.has_c:
@@ -212,7 +212,7 @@ cdef class Calls:
         """
         cdef cnp.ndarray dy = None, dh = None, dc = None, dx = None, dh0 = None, dc0 = None, flat = None
         cdef Packed packed = self.packed
-        cdef Library library = self.library
+        cdef Library library = self.tensors
         cdef int64_t H = packed.problem.H, rows = packed.h_rows
         cdef int first = 0 if layer else 1, i
         try:

@@ -276,6 +276,7 @@ def is_plain(tensor: torch.Tensor) -> bool:
 
 
 def _is_seen(tensor: torch.Tensor) -> bool:
+    """Whether a parameter is memory and no more, which a change of its class or of its data may end."""
     return type(tensor) in PLAIN and is_plain(tensor)
 
 
