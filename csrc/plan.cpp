@@ -55,27 +55,31 @@ int64_t Plan::weight_elements(int64_t layer) const noexcept {
   return gates * p.H * (layer_input(layer) + p.H + (p.bias != 0 ? 2 : 0));
 }
 
-// x enters the step's own product where that costs nothing: few inputs or one step (no second pass over xg), or enough rows to hide the
-// second stream of weights, all of which stay in L2. Otherwise W would be streamed at every step: at H=I=1024, N=1 that is
-// 10 % of the FMA peak instead of 30 %.
-bool Plan::projects(int64_t layer) const noexcept {
-  const int64_t I = layer_input(layer), rows = (p.N + slices - 1) / slices;
-  if (I <= 16 || p.T == 1) return false;
-  const int64_t l2 = int64_t{1} << 20;
-  return rows < 6 || packed_elements(layer) * item > l2;
+// Steps whose xg is within 256 KB of L2, or within an eighth of U, beside whose stream it costs nothing.
+int64_t Plan::projected_steps(int64_t rows) const noexcept {
+  const int64_t step_bytes = rows * w_gates * round_up(p.H, lanes) * item;
+  const int64_t l2_share = l2_bytes / 4, u_share = gates * p.H * p.H * item / 8;
+  return (l2_share > u_share ? l2_share : u_share) / step_bytes;
 }
 
-// Projected: xg of a chunk within 256 KB of L2, or within an eighth of U, beside whose stream it costs nothing, since every
-// chunk streams W once more; at most 256 steps, and 24 rows if T has them, four row blocks for each panel.
-// Otherwise only the row tables depend on it: 256 rows of them are 24 KB.
+// x enters the step's own product where that costs nothing: few inputs or one step (no second pass over xg), or enough rows to hide the
+// second stream of weights, all of which stay in L2. Otherwise W would be streamed at every step: at H=I=1024, N=1 that is
+// 10 % of the FMA peak instead of 30 %. With so many rows that one step's xg is too large it would be all the same, and xg a way
+// through memory besides: projected, N=64 to 256 at I=H=256 took 1.00 to 1.05 of the time, N=100 at 300->700 1.04 (LSTM).
+bool Plan::projects(int64_t layer) const noexcept {
+  const int64_t I = layer_input(layer), rows = (p.N + slices - 1) / slices;
+  if (I <= 16 || p.T == 1 || rows == 0) return false;
+  return rows < 6 || (packed_elements(layer) * item > l2_bytes && projected_steps(rows) >= 2);
+}
+
+// At most 256 steps, since every chunk streams W once more; projected at least 24 rows if T has them, four row blocks for each
+// panel. Otherwise only the row tables depend on it: 256 rows of them are 24 KB.
 int64_t Plan::chunk_steps(int64_t layer) const noexcept {
   const int64_t rows = clamp((p.N + slices - 1) / slices, 1, p.N > 0 ? p.N : 1);
   int64_t steps = clamp(256 / rows, 1, 256);
   if (projects(layer)) {
-    const int64_t step_bytes = rows * w_gates * round_up(p.H, lanes) * item;
-    const int64_t l2_share = int64_t{256} << 10, u_share = gates * p.H * p.H * item / 8;
-    steps = clamp((l2_share > u_share ? l2_share : u_share) / step_bytes, 1, 256);
     const int64_t enough = (24 + rows - 1) / rows;
+    steps = clamp(projected_steps(rows), 1, 256);
     if (steps < enough) steps = enough;
   }
   if (wavefront && steps > wave_steps) steps = wave_steps;
@@ -147,7 +151,7 @@ void choose_split(Plan& plan) noexcept {
   const int64_t step_bytes = plan.gates * p.H * p.H * plan.item;
   const bool worth = step_bytes >= (int64_t{128} << 10) && p.H >= 4 * plan.lanes * 2 && p.D == 1;
   plan.hidden_split = split == FASTRNN_SPLIT_HIDDEN || (chosen && worth);
-  const bool in_l2 = plan.packed_elements(p.L - 1) * plan.item <= (int64_t{1} << 20);
+  const bool in_l2 = plan.packed_elements(p.L - 1) * plan.item <= l2_bytes;
   const bool stacked = p.L > 1 && p.D == 1;
   const bool fits = in_l2 && (!worth || p.L % threads == 0);
   plan.wavefront = stacked && (split == FASTRNN_SPLIT_LAYERS || (chosen && fits && p.T >= 16));
@@ -166,7 +170,7 @@ void choose_segment(Plan& plan) noexcept {
     steps = plan.p.segment;
     if (steps == 0) {
       const int64_t row_bytes = 4 * round_up(plan.p.H, plan.lanes) * plan.item,
-                    cached = (int64_t{1} << 20) / row_bytes, rows = cached > 256 ? cached : 256;
+                    cached = l2_bytes / row_bytes, rows = cached > 256 ? cached : 256;
       steps = (rows + N - 1) / N;
       const auto balanced = static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(T) / 5)));
       if (plan.has_c && steps < balanced) steps = balanced;

@@ -10,6 +10,8 @@ namespace fastrnn {
 // b is a power of two: lanes and lines are. A division would be 5 ns, of which a plan has dozens.
 inline int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) & -b; }
 
+constexpr int64_t l2_bytes = int64_t{1} << 20;  // of a core, about: what lies beyond comes slower
+
 struct Plan {
   fastrnn_problem p;
   int isa;
@@ -47,6 +49,7 @@ struct Plan {
     const int64_t first = per_direction(0), other = p.L > 1 ? per_direction(1) : 0, D = p.D;
     return layer == 0 ? direction * first : D * first + ((layer - 1) * D + direction) * other;
   }
+  int64_t projected_steps(int64_t rows) const noexcept;  // of a chunk that is
   int64_t chunk_steps(int64_t layer) const noexcept;
   int64_t chunk_rows(int64_t layer) const noexcept;  // (t, n) of a slice's chunk, at most
   bool packed() const noexcept { return p.rows != 0; }

@@ -131,6 +131,8 @@ struct ForwardArgs {
       unpacked;  // or null. One step: packed is room for a panel, layout.panel_size 0, and each is packed before its use
   bool zero_state;   // h before step 0 is no row's: the product with U may be left out there
   int64_t depth;     // of that product, for the step under way: H or 0
+  bool far;          // x comes from beyond L2
+  int64_t ahead;     // then bytes from a row of x to where the next chunk's or step's row lies
   void* projection;  // [panels][chunk*N][X*lanes], or null: x enters the step's own product
   void* gates;       // tape: [panels][R][4*lanes]; RNN: none. Null: not kept
   void* scratch;     // GRU with reset before: z, n and r*h, 3 x [slice][Hp]
@@ -155,6 +157,7 @@ struct BackwardArgs {
   Operand dh_all;  // [T,N,H] out: gradient of h after every step, dy included; absent: not wanted
   Operand dc_all;  // likewise c (LSTM), what comes by way of h included
   bool last_product;       // false: dh before the first step is not wanted
+  bool far;                // what the cell reads comes from beyond L2
   int64_t n_begin, n_end;  // the batch slice; the tables hold all rows
   Team team;               // whose members share the hidden units, in blocks of 4*lanes
 };

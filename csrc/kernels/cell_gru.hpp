@@ -48,6 +48,11 @@ struct Gru {
     store_n(at.y, fma(z, h - n, n), at.valid);
   }
 
+  static FR_INLINE void fetch(const BackwardRow<T>& at) {
+    fetch_gates(at);
+    prefetch_l2(at.h);
+  }
+
   template <class P>
   static FR_INLINE void backward(const BackwardRow<T>& at) {
     constexpr int VL = lanes<T>;
@@ -100,6 +105,8 @@ struct GruResetBefore {
     if (Keep && at.gates != nullptr) store(at.gates + 2 * lanes<T>, n);
     store_n(at.y, fma(load(z_in), load_n(at.h, at.valid) - n, n), at.valid);
   }
+
+  static FR_INLINE void fetch(const BackwardRow<T>& at) { Gru<T>::fetch(at); }
 
   // Before the product with U_n: dz and dn.
   template <class P>

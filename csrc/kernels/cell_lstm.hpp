@@ -52,6 +52,12 @@ struct Lstm {
     }
   }
 
+  // c_out was c_in of the step behind.
+  static FR_INLINE void fetch(const BackwardRow<T>& at) {
+    fetch_gates(at);
+    prefetch_l2(at.c_in);
+  }
+
   // Gradient of c', by way of h' too; tc = tanh(c').
   template <class P>
   static FR_INLINE Vec<T> c_gradient(const BackwardRow<T>& at, Vec<T> dh, Vec<T> o, Vec<T> tc) {

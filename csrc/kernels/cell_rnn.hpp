@@ -49,6 +49,12 @@ FR_INLINE Vec<T> whole_gradient(const BackwardRow<T>& at) {
 }
 
 template <class T>
+FR_INLINE void fetch_gates(const BackwardRow<T>& at) {
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) prefetch_l2(at.gates + i * lanes<T>);
+}
+
+template <class T>
 struct Rnn {
   using Element = T;
   static constexpr int gates = 1;
@@ -63,6 +69,12 @@ struct Rnn {
     constexpr int VL = lanes<T>;
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) store_n(at.y + j * VL, P::cell(acc[j]), at.valid - j * VL);
+  }
+
+  // What backward is going to touch, into L2.
+  static FR_INLINE void fetch(const BackwardRow<T>& at) {
+    prefetch_l2(at.y);
+    prefetch_to_write<1>(at.dgates);
   }
 
   // One vector of hidden units.

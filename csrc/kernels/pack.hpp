@@ -24,7 +24,7 @@ FR_INLINE T* pack_columns(T* to, const T* from, int64_t K, int count, const Pane
       const int64_t valid = min_of(VL, rows.valid_at(j));
       const T* row = from + (rows.first + j * rows.step) * K;
       T* column = to + j * VL + k0 * count * VL;
-      for (int64_t v = 0; k1 < K && v < valid; ++v) prefetch_l2(row + v * K + k1);
+      for (int64_t v = 0; k1 < K && v < valid; ++v) prefetch_block_l2(row + v * K + k1);
       transpose(column, count * VL, row + k0, K, k1 - k0, valid, false);
       for (int64_t k = 0; valid < VL && k < k1 - k0; ++k)
         for (int64_t v = valid < 0 ? 0 : valid; v < VL; ++v) column[k * count * VL + v] = T(0);

@@ -122,12 +122,12 @@ struct RegularSteps {
   static FR_INLINE void state(const BackwardArgs& b, int64_t step, Range units) {
     constexpr int VL = lanes<T>;
     const Regular& regular = *b.rows->regular;
-    const StepRows rows = rows_of(b, step);
     if (regular.mask == nullptr) {
-      state_product<C>(b, rows, b.dh, true, units);
+      state_product<C>(b, step, b.dh, true, units);
       return;
     }
-    state_product<C>(b, rows, regular.du, C::two_phase, units);
+    state_product<C>(b, step, regular.du, C::two_phase, units);
+    const StepRows rows = rows_of(b, step);
     for (int64_t row = rows.begin; row < rows.end; ++row) {
       const int64_t place = b.tables.n[row], at = place * b.layout.hidden_padded;
       const T* mask = mask_at<T>(*b.rows, place);

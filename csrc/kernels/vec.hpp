@@ -288,11 +288,21 @@ FR_INLINE void broadcast_each(Vec<double> (&b)[2], Vec<double> q) {
 }
 
 FR_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
-// 256 bytes into L2: rows 4 KB apart share few sets of L1 and would push each other out.
-FR_INLINE void prefetch_l2(const void* p) {
-  const char* line = static_cast<const char*>(p);
-  for (int i = 0; i < 4; ++i) __builtin_prefetch(line + 64 * i, 0, 2);
+// NV vectors that will be written: the line's way from memory is then over before the stores wait for it.
+template <int NV, class T>
+FR_INLINE void prefetch_to_write(const T* p) {
+#pragma GCC unroll 4
+  for (int j = 0; j < NV; ++j) __builtin_prefetch(p + j * lanes<T>, 1);
 }
+// Into L2: what is not used at once would push out of L1 what is.
+FR_INLINE void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
+// 256 bytes: rows 4 KB apart share few sets of L1 and would push each other out.
+FR_INLINE void prefetch_block_l2(const void* p) {
+  for (int i = 0; i < 4; ++i) prefetch_l2(static_cast<const char*>(p) + 64 * i);
+}
+
+// At the end of a function that only prefetches: GCC takes it for one without effect, and drops its calls.
+FR_INLINE void has_effect() { asm volatile(""); }
 
 // Pins v in a register. Without it GCC 12 folds a weight load into every fused multiply-add that uses it: four loads where
 // one would do, and 72-79 % of the FMA peak instead of 98 % (4x64 and 2x64 tiles, Zen 4).
