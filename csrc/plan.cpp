@@ -72,8 +72,8 @@ bool Plan::projects(int64_t layer) const noexcept {
   return rows < 6 || (packed_elements(layer) * item > l2_bytes && projected_steps(rows) >= 2);
 }
 
-// At most 256 steps, since every chunk streams W once more; projected at least 24 rows if T has them, four row blocks for each
-// panel. Otherwise only the row tables depend on it: 256 rows of them are 24 KB.
+// At most 256 steps; projected at least 24 rows if T has them, four row blocks for each panel, since every chunk streams W once
+// more. Otherwise only the row tables depend on it: 256 rows of them are 24 KB.
 int64_t Plan::chunk_steps(int64_t layer) const noexcept {
   const int64_t rows = clamp((p.N + slices - 1) / slices, 1, p.N > 0 ? p.N : 1);
   int64_t steps = clamp(256 / rows, 1, 256);

@@ -49,7 +49,7 @@ struct Plan {
     const int64_t first = per_direction(0), other = p.L > 1 ? per_direction(1) : 0, D = p.D;
     return layer == 0 ? direction * first : D * first + ((layer - 1) * D + direction) * other;
   }
-  int64_t projected_steps(int64_t rows) const noexcept;  // of a chunk that is
+  int64_t projected_steps(int64_t rows) const noexcept;  // that xg may have at once
   int64_t chunk_steps(int64_t layer) const noexcept;
   int64_t chunk_rows(int64_t layer) const noexcept;  // (t, n) of a slice's chunk, at most
   bool packed() const noexcept { return p.rows != 0; }

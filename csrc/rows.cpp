@@ -202,6 +202,13 @@ void build_rows(RowSource& source, int64_t begin, int64_t end, RowTables& tables
   if (source.regular != nullptr) add_regular(source, tables.first[end - begin], tables);
 }
 
+int64_t bytes_ahead(const RowSource& source, int64_t step, int64_t later, int64_t end) noexcept {
+  if (later >= end) return 0;
+  const Sequence& seq = source.seq;
+  const auto place = [&](int64_t i) { return step_of(seq, seq.reverse ? seq.T - 1 - i : i); };
+  return (place(later) - place(step)) * source.x.step;
+}
+
 int64_t row_tables_bytes(int64_t rows, int64_t steps, bool held, bool regular) noexcept {
   const int64_t flags = (rows + 7) / 8;  // cut, in 8-byte units
   int64_t words = pointer_tables * rows + flags + (steps + 1) + steps;

@@ -78,6 +78,7 @@ inline void begin_step(const StepPlan& step, int64_t layer, const fastrnn_step_a
   f.packed = bytes(a.packed) + (layer == 0 ? 0 : step.packed[0] + (layer - 1) * step.packed[1]);
   f.unpacked = nullptr;
   f.depth = step.p.H;
+  f.ahead = 0;
   f.projection = f.gates = nullptr;
   f.scratch = bytes(a.workspace) + step.scratch;
   f.team.size = 1;

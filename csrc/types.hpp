@@ -132,7 +132,7 @@ struct ForwardArgs {
   bool zero_state;   // h before step 0 is no row's: the product with U may be left out there
   int64_t depth;     // of that product, for the step under way: H or 0
   bool far;          // x comes from beyond L2
-  int64_t ahead;     // then bytes from a row of x to where the next chunk's or step's row lies
+  int64_t ahead;     // then bytes from a row of x to the one that is fetched meanwhile, or 0
   void* projection;  // [panels][chunk*N][X*lanes], or null: x enters the step's own product
   void* gates;       // tape: [panels][R][4*lanes]; RNN: none. Null: not kept
   void* scratch;     // GRU with reset before: z, n and r*h, 3 x [slice][Hp]

@@ -74,7 +74,7 @@ struct Rnn {
   // What backward is going to touch, into L2.
   static FR_INLINE void fetch(const BackwardRow<T>& at) {
     prefetch_l2(at.y);
-    prefetch_to_write<1>(at.dgates);
+    prefetch_l2(at.dgates);
   }
 
   // One vector of hidden units.

@@ -113,14 +113,15 @@ FR_TILE void outer_tile(T* to, bool first, const void* const* a, int64_t column,
   }
 }
 
-// The next block's rows [K] of x or h, into L2, some at each tile of this block: a tile takes columns of them, which looks like no
+// The next block's rows [K] of x or h, where two blocks leave half of L2 free, into L2, some at each tile of this block: a tile takes columns of them, which looks like no
 // stream. dW and dU of an RNN, I=H=256, took 0.96 of the time without, of LSTM and GRU 0.98 to 1.00 (Zen 4).
 template <class T>
 struct BlockAhead {
   const void* const* rows;
   int64_t count, K;
-  int64_t all;  // columns of this block, of all panels; behind lie
-  int64_t done, fetched;
+  int64_t all;      // columns of this block, of all panels together
+  int64_t done;     // of them
+  int64_t fetched;  // rows
 
   FR_INLINE void advance(int64_t columns) {
     done += columns;
@@ -144,9 +145,10 @@ FR_TILE void outer_block(T* to, bool first, const void* const* a, int64_t K, con
 
 // Rows a block: x (or h) of a block within half of a 1 MB L2; at least 32, or the accumulators' way to memory and back
 // (72 cycles) would show beside 32 * 24 multiply-adds; at most 256, where it is 1 %.
+constexpr int64_t half_l2 = int64_t{512} << 10;
 template <class T>
 FR_INLINE int64_t block_rows(int64_t width) {
-  const int64_t rows = (int64_t{512} << 10) / (width * static_cast<int64_t>(sizeof(T)));
+  const int64_t rows = half_l2 / (width * static_cast<int64_t>(sizeof(T)));
   return rows < 32 ? 32 : min_of(rows, 256);
 }
 
@@ -204,7 +206,7 @@ FR_INLINE void outer_product(const WeightGradArgs& g, int64_t begin, int64_t end
       const void* const* rows = parts > 1 ? copies : rows_at(row);
       const int64_t after = min_of(row + block, R);
       BlockAhead<T> ahead{};
-      if (parts == 1)
+      if (parts == 1 && 2 * block * bytes <= half_l2)
         ahead = {rows_at(after), min_of(block, R - after), K, K * (end - begin), 0, 0};
       if (parts > 1) copy_rows(copies, static_cast<T*>(g.copies), rows_at(row), count, k);
       for_panels<C>(g.layout, {begin, end}, [&](auto nv, int64_t p, int64_t) FR_FLAT {

@@ -28,7 +28,7 @@ namespace {
 template <class T>
 FR_TILE void fetch_ahead(const ForwardArgs& f, int64_t p, const void* const* x, int64_t count) {
   constexpr int64_t line = 64;
-  const int64_t lines = f.layout.I * static_cast<int64_t>(sizeof(T)) / line;
+  const int64_t lines = (f.layout.I * static_cast<int64_t>(sizeof(T)) + line - 1) / line;
   const Range mine = share_of(lines, p, f.layout.panels);
   for (int64_t r = 0; r < count; ++r) {
     const uintptr_t row = reinterpret_cast<uintptr_t>(x[r]) + static_cast<uintptr_t>(f.ahead);
@@ -217,10 +217,7 @@ void seq_forward(const ForwardArgs& args) {
   if (regular) phase(f.team, 1, [&](int64_t) FR_FLAT { begin_masked<typename C::Element>(f); });
   for (int64_t s = f.begin; s < f.end; s += f.chunk) {
     const int64_t steps = min_of(f.chunk, f.end - s);
-    if (f.far) {
-      const int64_t next = source.x.step * (f.projection != nullptr ? steps : 1);
-      f.ahead = source.seq.reverse ? -next : next;
-    }
+    if (f.far) f.ahead = bytes_ahead(source, s, s + (f.projection != nullptr ? steps : 1), f.end);
     phase(f.team, 1, [&](int64_t) FR_FLAT { build_rows(source, s, s + steps, f.tables); });
     if (f.projection != nullptr) {
       phase(f.team, f.layout.panels,

@@ -288,7 +288,8 @@ FR_INLINE void broadcast_each(Vec<double> (&b)[2], Vec<double> q) {
 }
 
 FR_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
-// NV vectors that will be written: the line's way from memory is then over before the stores wait for it.
+// NV vectors that will be written: the lines' way from memory is then over before the stores wait for it. x86 without -mprfchw
+// has it as a fetch for reading; a line that no other core has is this one's own then too.
 template <int NV, class T>
 FR_INLINE void prefetch_to_write(const T* p) {
 #pragma GCC unroll 4
