@@ -123,7 +123,7 @@ struct BlockAhead {
   int64_t done;     // of them
   int64_t fetched;  // rows
 
-  FR_INLINE void advance(int64_t columns) {
+  FR_TILE void advance(int64_t columns) {
     done += columns;
     while (fetched < count && fetched * all < count * done) {
       const T* row = static_cast<const T*>(rows[fetched++]);

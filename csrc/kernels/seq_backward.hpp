@@ -161,7 +161,7 @@ struct RowsAhead {
   StepRows rows;
   Range units;
 
-  FR_INLINE void fetch(int64_t first, int64_t count) const {
+  FR_TILE void fetch(int64_t first, int64_t count) const {
     const int64_t begin = rows.begin + first, end = min_of(begin + count, rows.end);
     if (begin < end) fetch_rows(*b, {begin, end, rows.to_tape}, units);
   }
@@ -283,8 +283,7 @@ FR_TILE const RowsAhead* begin_ahead(RowsAhead& ahead, const BackwardArgs& b, in
 // I=H=256, Zen 4), 0.93 at N=32; of a GRU, N=16, T=200, H=128, 0.95. Fetched into L1 they push dG and U out of it, and the
 // product takes 12 % longer.
 template <class C>
-FR_INLINE void state_product(const BackwardArgs& b, int64_t step, void* out, bool add,
-                             Range units) {
+FR_TILE void state_product(const BackwardArgs& b, int64_t step, void* out, bool add, Range units) {
   using T = typename C::Element;
   using U = typename PanelSlots<C, C::interleaved ? 4 : 1>::U;
   const GateView<T> view =

@@ -40,8 +40,7 @@ FR_TILE void fetch_ahead(const ForwardArgs& f, int64_t p, const void* const* x, 
 
 // xg [MR][X*VL] = bias + W x for MR rows.
 template <class T, class X, int MR, int A>
-FR_TILE void project_tile(const ForwardArgs& f, int64_t p, const T* bias, const T* w,
-                          const void* const* rows, T* xg) {
+FR_TILE void project_tile(const T* bias, const T* w, const void* const* rows, int64_t I, T* xg) {
   constexpr int VL = lanes<T>;
   Vec<T> acc[MR][A];
   const T* x[MR];
@@ -51,8 +50,7 @@ FR_TILE void project_tile(const ForwardArgs& f, int64_t p, const T* bias, const 
 #pragma GCC unroll 8
     for (int j = 0; j < X::count; ++j) acc[r][X::at[j]] = load(bias + X::at[j] * VL);
   }
-  if (f.ahead != 0) fetch_ahead<T>(f, p, rows, MR);
-  accumulate<T, X>(acc, x, w, f.layout.I);
+  accumulate<T, X>(acc, x, w, I);
 #pragma GCC unroll 8
   for (int r = 0; r < MR; ++r) {
 #pragma GCC unroll 8
@@ -72,9 +70,10 @@ void project(const ForwardArgs& f, int64_t rows, int64_t capacity, int64_t item)
     const Panel<C, NV> panel(static_cast<const T*>(f.packed) + p * f.layout.panel_size, f.layout);
     // A full RNN panel is 4*VL wide, its last may be narrower; the others all have the same width.
     T* xg = static_cast<T*>(f.projection) + p * capacity * (C::interleaved ? width : 4 * VL);
+    if (f.ahead != 0) fetch_ahead<T>(f, p, f.tables.x, rows);
     for_row_blocks(0, rows, [&](auto mr, int64_t first) FR_FLAT {
       project_tile<T, typename S::X, decltype(mr)::value, S::columns>(
-          f, p, panel.bias, panel.w, f.tables.x + first, xg + first * width);
+          panel.bias, panel.w, f.tables.x + first, f.layout.I, xg + first * width);
     });
   });
 }
