@@ -38,7 +38,7 @@ inline void begin_call(const Plan& plan, const Sequence& seq, const LoopMemory& 
   if (plan.projects(layer))
     f.projection = bytes(memory.projection[d]) + slice * memory.projection_bytes;
   f.scratch = bytes(memory.scratch[d]) + slice * memory.scratch_bytes;
-  f.far = plan.rows() * f.layout.I * plan.item > l2_bytes;
+  f.far = f.projection == nullptr && plan.rows() * f.layout.I * plan.item > l2_bytes;
   f.team = {0, 1, nullptr, 0, 0};
 }
 

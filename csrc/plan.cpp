@@ -62,10 +62,11 @@ int64_t Plan::projected_steps(int64_t rows) const noexcept {
   return (l2_share > u_share ? l2_share : u_share) / step_bytes;
 }
 
-// x enters the step's own product where that costs nothing: few inputs or one step (no second pass over xg), or enough rows to hide the
-// second stream of weights, all of which stay in L2. Otherwise W would be streamed at every step: at H=I=1024, N=1 that is
-// 10 % of the FMA peak instead of 30 %. With so many rows that one step's xg is too large it would be all the same, and xg a way
-// through memory besides: projected, N=64 to 256 at I=H=256 took 1.00 to 1.05 of the time, N=100 at 300->700 1.04 (LSTM).
+// x enters the step's own product where that costs nothing: few inputs or one step (no second pass over xg), or enough rows to
+// hide the second stream of weights, all of which stay in L2. Otherwise W would be streamed at every step: at H=I=1024, N=1
+// that is 10 % of the FMA peak instead of 30 %. With so many rows that one step's xg is too large it would be all the same, and
+// xg a way through memory besides: projected, N=64 to 256 at I=H=256 took 1.00 to 1.05 of the time, N=100 at 300->700 1.04
+// (LSTM).
 bool Plan::projects(int64_t layer) const noexcept {
   const int64_t I = layer_input(layer), rows = (p.N + slices - 1) / slices;
   if (I <= 16 || p.T == 1 || rows == 0) return false;

@@ -10,8 +10,6 @@ namespace fastrnn {
 // b is a power of two: lanes and lines are. A division would be 5 ns, of which a plan has dozens.
 inline int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) & -b; }
 
-constexpr int64_t l2_bytes = int64_t{1} << 20;  // of a core, about: what lies beyond comes slower
-
 struct Plan {
   fastrnn_problem p;
   int isa;

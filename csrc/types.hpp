@@ -14,6 +14,8 @@ enum class Activation : uint32_t { standard, relu, clamp };
 enum class DType : uint32_t { f32, f64 };
 constexpr int cell_count = 4, activation_count = 3, dtype_count = 2;
 
+constexpr int64_t l2_bytes = int64_t{1} << 20;  // of a core, about: what lies beyond comes slower
+
 // An array (T, N, width) whose last axis is contiguous; base null: absent. Packed: (rows, width),
 // step and row both the bytes of one.
 struct Operand {
@@ -131,7 +133,7 @@ struct ForwardArgs {
       unpacked;  // or null. One step: packed is room for a panel, layout.panel_size 0, and each is packed before its use
   bool zero_state;   // h before step 0 is no row's: the product with U may be left out there
   int64_t depth;     // of that product, for the step under way: H or 0
-  bool far;          // x comes from beyond L2
+  bool far;          // x enters the step's own product, from beyond L2
   int64_t ahead;     // then bytes from a row of x to the one that is fetched meanwhile, or 0
   void* projection;  // [panels][chunk*N][X*lanes], or null: x enters the step's own product
   void* gates;       // tape: [panels][R][4*lanes]; RNN: none. Null: not kept

@@ -118,7 +118,7 @@ def _table() -> tuple[Problem, ...]:
         p("no_state", "initial state absent: zeros, and no dh0 to write", 7, 6, 5, 17, state=False),
         p("wide_rows", "x of 1.6 KB in parts, 533 rows of it: gradients of weights over two blocks", 41, 13, 401, 5),
         p("far", "beyond L2: what comes next is fetched", 13, 280, 90, 100, lengths="mixed", bidirectional=True),
-        p("far_row", "x beyond L2, projected in chunks that are fetched", 130, 5, 420, 9, reset=0.3),
+        p("far_row", "x beyond L2, projected in chunks", 130, 5, 420, 9, reset=0.3),
         p("wide_step", "weights beyond L2, and one step's xg: x enters the step's product", 2, 48, 184, 184),
         p("no_bias", "no biases in weights, panels and gradients", 2, 2, 9, 17, bias=False),
         p("batch_first", "rows of a step are not adjacent", 7, 5, 3, 17, layout="batch_first"),

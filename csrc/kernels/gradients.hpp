@@ -47,7 +47,7 @@ void input_product(const GateView<T>& g, const InputGradArgs& args, int64_t K, i
                    int64_t row_end) {
   const T* w = static_cast<const T*>(args.packed);
   // As many rows at a time as leave their dG in a quarter of L2 for all column blocks; at least eight tiles for each panel of W.
-  const int64_t fit = (int64_t{256} << 10) / (K * static_cast<int64_t>(sizeof(T)));
+  const int64_t fit = l2_bytes / 4 / (K * static_cast<int64_t>(sizeof(T)));
   const int64_t block = (fit < 8 * tile_rows ? 8 * tile_rows : fit) / tile_rows * tile_rows;
   for (int64_t begin = row_begin; begin < row_end; begin += block) {
     const int64_t end = min_of(begin + block, row_end);
@@ -113,8 +113,9 @@ FR_TILE void outer_tile(T* to, bool first, const void* const* a, int64_t column,
   }
 }
 
-// The next block's rows [K] of x or h, where two blocks leave half of L2 free, into L2, some at each tile of this block: a tile takes columns of them, which looks like no
-// stream. dW and dU of an RNN, I=H=256, took 0.96 of the time without, of LSTM and GRU 0.98 to 1.00 (Zen 4).
+// The next block's rows [K] of x or h into L2, some at each tile of this block, where two blocks leave half of L2 free: a tile
+// takes columns of them, which looks like no stream. dW and dU of an RNN, I=H=256, took 0.96 of the time without, of LSTM and
+// GRU 0.98 to 1.00 (Zen 4).
 template <class T>
 struct BlockAhead {
   const void* const* rows;
@@ -143,12 +144,11 @@ FR_TILE void outer_block(T* to, bool first, const void* const* a, int64_t K, con
   });
 }
 
-// Rows a block: x (or h) of a block within half of a 1 MB L2; at least 32, or the accumulators' way to memory and back
+// Rows a block: x (or h) of a block within half of L2; at least 32, or the accumulators' way to memory and back
 // (72 cycles) would show beside 32 * 24 multiply-adds; at most 256, where it is 1 %.
-constexpr int64_t half_l2 = int64_t{512} << 10;
 template <class T>
 FR_INLINE int64_t block_rows(int64_t width) {
-  const int64_t rows = half_l2 / (width * static_cast<int64_t>(sizeof(T)));
+  const int64_t rows = l2_bytes / 2 / (width * static_cast<int64_t>(sizeof(T)));
   return rows < 32 ? 32 : min_of(rows, 256);
 }
 
@@ -206,7 +206,7 @@ FR_INLINE void outer_product(const WeightGradArgs& g, int64_t begin, int64_t end
       const void* const* rows = parts > 1 ? copies : rows_at(row);
       const int64_t after = min_of(row + block, R);
       BlockAhead<T> ahead{};
-      if (parts == 1 && 2 * block * bytes <= half_l2)
+      if (parts == 1 && 2 * block * bytes <= l2_bytes / 2)
         ahead = {rows_at(after), min_of(block, R - after), K, K * (end - begin), 0, 0};
       if (parts > 1) copy_rows(copies, static_cast<T*>(g.copies), rows_at(row), count, k);
       for_panels<C>(g.layout, {begin, end}, [&](auto nv, int64_t p, int64_t) FR_FLAT {

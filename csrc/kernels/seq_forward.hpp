@@ -5,7 +5,7 @@
 //       tile = xg (or bias + W x);  tile += U h;  cell on the tile's registers -> y, c, tape
 //       (recurrent dropout, zoneout: regular_forward.hpp)
 //
-//   xg   [panels][chunk*N][X*VL], one projected row contiguous, at most 256 KB: it stays in L2
+//   xg   [panels][chunk*N][X*VL], one projected row contiguous: within a quarter of L2, or an eighth of U, it stays in the cache
 //
 // The panel is the outer loop: K*G*VL weights come once a step from L2 or L3 and serve all row blocks from L1 or L2. Every other
 // step takes the panels backwards (phase in panel.hpp).
@@ -70,7 +70,6 @@ void project(const ForwardArgs& f, int64_t rows, int64_t capacity, int64_t item)
     const Panel<C, NV> panel(static_cast<const T*>(f.packed) + p * f.layout.panel_size, f.layout);
     // A full RNN panel is 4*VL wide, its last may be narrower; the others all have the same width.
     T* xg = static_cast<T*>(f.projection) + p * capacity * (C::interleaved ? width : 4 * VL);
-    if (f.ahead != 0) fetch_ahead<T>(f, p, f.tables.x, rows);
     for_row_blocks(0, rows, [&](auto mr, int64_t first) FR_FLAT {
       project_tile<T, typename S::X, decltype(mr)::value, S::columns>(
           panel.bias, panel.w, f.tables.x + first, f.layout.I, xg + first * width);
@@ -216,7 +215,7 @@ void seq_forward(const ForwardArgs& args) {
   if (regular) phase(f.team, 1, [&](int64_t) FR_FLAT { begin_masked<typename C::Element>(f); });
   for (int64_t s = f.begin; s < f.end; s += f.chunk) {
     const int64_t steps = min_of(f.chunk, f.end - s);
-    if (f.far) f.ahead = bytes_ahead(source, s, s + (f.projection != nullptr ? steps : 1), f.end);
+    if (f.far) f.ahead = bytes_ahead(source, s, s + 1, f.end);
     phase(f.team, 1, [&](int64_t) FR_FLAT { build_rows(source, s, s + steps, f.tables); });
     if (f.projection != nullptr) {
       phase(f.team, f.layout.panels,
