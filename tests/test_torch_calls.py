@@ -215,10 +215,10 @@ def test_every_mark_counts(change: str) -> None:
     gru(torch.randn(1, N, H))
     params, calls = gru._flat_weights, calls_of(gru)
     weight = gru.weight_ih_l0
-    assert calls.unchanged(params)
-    assert calls.unchanged(tuple(params))
-    assert not calls.unchanged(params[:-1])
-    assert not calls.unchanged([*params[:-1], None])
+    assert calls.unchanged(params, compare=False)
+    assert calls.unchanged(tuple(params), compare=False)
+    assert not calls.unchanged(params[:-1], compare=False)
+    assert not calls.unchanged([*params[:-1], None], compare=False)
     with torch.no_grad():
         if change == "version":
             weight.add_(0)
@@ -231,7 +231,7 @@ def test_every_mark_counts(change: str) -> None:
                 "strides": lambda: weight.data.as_strided(weight.shape, (1, weight.shape[0])),
                 "dtype": lambda: weight.data.view(torch.int32),
             }[change]()
-    assert not calls.unchanged(params)
+    assert not calls.unchanged(params, compare=False)
 
 
 def test_outputs_own_their_memory() -> None:

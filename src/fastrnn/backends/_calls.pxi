@@ -53,7 +53,7 @@ cdef class Calls:
 
     cdef Library tensors  # those that it knows
     cdef Packed packed
-    cdef dict shapes  # of the weights
+    cdef tuple shapes  # of the weights
     cdef bint has_c
     cdef int bits     # of a number
     cdef Mark* marks
@@ -61,7 +61,7 @@ cdef class Calls:
 
     def __cinit__(self, Library library not None, Packed packed not None, params, list versions not None):
         cdef Py_ssize_t i
-        self.tensors, self.packed, self.shapes = library, packed, packed.spec.weight_shapes
+        self.tensors, self.packed, self.shapes = library, packed, tuple(packed.spec.weight_shapes.values())
         self.has_c = packed.problem.cell == FASTRNN_LSTM
         self.bits = 32 if packed.type_num == cnp.NPY_FLOAT else 64
         self.marks = <Mark*>malloc(len(params) * sizeof(Mark))
@@ -76,8 +76,8 @@ cdef class Calls:
     def __dealloc__(self):
         free(self.marks)
 
-    def unchanged(self, params):
-        """Whether each parameter still has its address, `_version`, shape, strides and dtype."""
+    def unchanged(self, params, bint compare):
+        """Whether each parameter still has its address, `_version`, shape, strides and dtype; with `compare` also its bits."""
         cdef Look look
         cdef Py_ssize_t i
         if len(params) != self.count:
@@ -91,6 +91,22 @@ cdef class Calls:
                     return False
         except UNSEEN:  # also of a parameter made in inference mode, which has no version
             return False
+        return self.same_bits() if compare else True
+
+    cdef bint same_bits(self) noexcept:
+        """Whether the parameters hold what was packed. Those that are not dense are packed at every call: they are rare."""
+        cdef const char* kept = <const char*>cnp.PyArray_DATA(self.packed.weights)
+        cdef Look* look
+        cdef Py_ssize_t i
+        cdef int64_t nbytes
+        cdef int axis
+        for i in range(self.count):
+            look, nbytes = &self.marks[i].look, self.bits // 8
+            for axis in range(look.ndim):
+                nbytes *= look.shape[axis]
+            if not is_dense(look) or memcmp(look.data, kept, <size_t>nbytes) != 0:
+                return False
+            kept += nbytes
         return True
 
     cdef cnp.ndarray seen(self, tensor, bint layer, bint copied):
@@ -187,10 +203,10 @@ cdef class Calls:
         cdef int64_t steps = cnp.PyArray_DIM(x_, 0), batch = cnp.PyArray_DIM(x_, 1)
         if steps * batch * width > COPIED // (self.bits // 8):
             return None
-        like = x.new_empty((rows, batch, H)) if h0 is None else h0
         made, made_y = self.tensors.empty_like, None
-        outputs = [made(like)]
-        hn = self.over(outputs[0], rows, batch, H)
+        like = x.new_empty((rows, batch, H)) if h0 is None else made(h0)
+        cdef list outputs = [like]
+        hn = self.over(like, rows, batch, H)
         if self.has_c:
             outputs.append(made(like))
             cn = self.over(outputs[1], rows, batch, H)
@@ -254,6 +270,21 @@ cdef class Calls:
         if flat is None:
             grads += [None] * (len(wanted) - 4)
         else:
-            for want, view in zip(wanted[4:], views(self.shapes, flat, True).values()):
-                grads.append(library.tensor(view) if want else None)
+            self.cut(flat, wanted, grads)
         return tuple(grads)
+
+    cdef cut(self, cnp.ndarray flat, tuple wanted, list grads):
+        """Adds a tensor on its part of `flat` for each weight that is wanted, None for the others."""
+        cdef cnp.npy_intp[2] dims
+        cdef char* at = <char*>cnp.PyArray_DATA(flat)
+        cdef tuple shape
+        cdef int i, ndim, weight = 4
+        cdef int64_t nbytes
+        for shape in self.shapes:
+            ndim, nbytes = <int>len(shape), self.bits // 8
+            for i in range(ndim):
+                dims[i] = shape[i]
+                nbytes *= dims[i]
+            grads.append(self.tensors.around(flat, at, ndim, dims, self.packed.type_num) if wanted[weight] else None)
+            at += nbytes
+            weight += 1

@@ -59,7 +59,7 @@ cdef struct Look:  # of a tensor of up to 4 axes
     int64_t[4] shape
     int64_t[4] strides
 
-cdef struct Lent:  # an array's memory, as long as a tensor needs it
+cdef struct Lent:  # an object's memory, as long as a tensor needs it
     DLManagedTensorVersioned managed
     int64_t[6] sizes
 
@@ -67,12 +67,12 @@ cdef struct Lent:  # an array's memory, as long as a tensor needs it
 UNSEEN = (RuntimeError, BufferError)
 
 
-cdef void drop_array(void* array) noexcept with gil:
-    Py_DECREF(<object>array)
+cdef void drop(void* owner) noexcept with gil:
+    Py_DECREF(<object>owner)
 
 cdef void give_array_back(DLManagedTensorVersioned* managed) noexcept nogil:
     if Py_IsInitialized():  # before the GIL is asked for: after the interpreter's end nobody has it
-        drop_array(managed.manager_ctx)
+        drop(managed.manager_ctx)
     free(managed)
 
 
@@ -138,10 +138,18 @@ cdef class Library:
 
     cdef tensor(self, cnp.ndarray array):
         """A tensor around a dense array of up to 3 axes."""
+        return self.around(
+            array, cnp.PyArray_DATA(array), cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), cnp.PyArray_TYPE(array)
+        )
+
+    cdef around(self, owner, void* data, int ndim, const cnp.npy_intp* dims, int type_num):
+        """A tensor of up to 3 axes on dense memory that is there as long as `owner`."""
         cdef PyObject* made = NULL
-        cdef int i, ndim = cnp.PyArray_NDIM(array)
+        cdef int i
         cdef int64_t step = 1
         if self.exchange == NULL:
+            array = cnp.PyArray_SimpleNewFromData(ndim, dims, type_num, data)
+            cnp.set_array_base(array, owner)
             return self.from_numpy(array)
         cdef Lent* lent = <Lent*>malloc(sizeof(Lent))
         if lent == NULL:
@@ -150,14 +158,14 @@ cdef class Library:
         cdef DLTensor* t = &lent.managed.dl_tensor
         lent.managed.major = 1
         lent.managed.deleter = give_array_back
-        t.data, t.ndim, t.shape, t.strides = cnp.PyArray_DATA(array), ndim, lent.sizes, lent.sizes + 3
+        t.data, t.ndim, t.shape, t.strides = data, ndim, lent.sizes, lent.sizes + 3
         t.device.device_type = 1
-        t.dtype.code, t.dtype.bits, t.dtype.lanes = 2, <uint8_t>(8 * cnp.PyArray_ITEMSIZE(array)), 1
+        t.dtype.code, t.dtype.bits, t.dtype.lanes = 2, 32 if type_num == cnp.NPY_FLOAT else 64, 1
         for i in range(ndim - 1, -1, -1):
-            t.shape[i], t.strides[i] = cnp.PyArray_DIM(array, i), step
+            t.shape[i], t.strides[i] = dims[i], step
             step *= t.shape[i]
-        lent.managed.manager_ctx = <void*>array
-        Py_INCREF(array)  # the deleter's
+        lent.managed.manager_ctx = <void*>owner
+        Py_INCREF(owner)  # the deleter's
         try:
             self.exchange.managed_tensor_to_py_object_no_sync(&lent.managed, &made)
         except BaseException:

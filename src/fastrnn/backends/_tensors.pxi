@@ -36,16 +36,5 @@ def see(tensor, bint double, bint layer=False):
     )
 
 
-def same_memory(list places):
-    """Whether all pairs of blocks, (address, address, bytes) of each, hold the same bytes."""
-    cdef tuple place
-    cdef size_t a, b, nbytes
-    for place in places:
-        a, b, nbytes = place
-        if memcmp(<void*>a, <void*>b, nbytes) != 0:
-            return False
-    return True
-
-
 include "_dlpack.pxi"
 include "_calls.pxi"

@@ -55,7 +55,6 @@ class Snapshot:
         "packed",
         "places",
         "refs",
-        "same_memory",
         "see",
         "shared",
         "spec",
@@ -86,7 +85,6 @@ class Snapshot:
             self.places = [(slice(end - v.size, end), v.shape) for end, v in zip(ends, self.views, strict=True)]
         self.module: Backend = backends.current()
         self.see: Callable[..., Array] = getattr(self.module, "see", see)
-        self.same_memory: Callable[[list[Place]], bool] = getattr(self.module, "same_memory", same_memory)
         self.double = spec.dtype_name == "float64"
         flat = np.concatenate([view.ravel() for view in self.views])
         flat.flags.writeable = False  # so that the compiled backend keeps it instead of a copy
@@ -112,19 +110,18 @@ class Snapshot:
                 return False  # and so packed at every call: such weights are rare
             kept = self.cut(self.flat)
             self.bits = [(v.ctypes.data, k.ctypes.data, v.nbytes) for v, k in zip(self.views, kept, strict=True)]
-        return self.same_memory(self.bits)
+        return same_memory(self.bits)
 
     def holds(self, params: Sequence[torch.Tensor], compare: bool = False) -> bool:
         """Whether this is what the parameters are now, packed for the backend and instruction set in force."""
-        if self.calls is not None:
-            if not self.calls.unchanged(params):
-                return False
-        elif self.marks is None or marks_of(params) != self.marks:
-            return False
         steps = _steps
-        if compare or self.shared or self.steps != steps or torch.is_grad_enabled():
-            if not self.same_values():
+        compare = compare or self.shared or self.steps != steps or torch.is_grad_enabled()
+        if self.calls is not None:
+            if not self.calls.unchanged(params, compare):
                 return False
+        elif self.marks is None or marks_of(params) != self.marks or (compare and not self.same_values()):
+            return False
+        if compare:
             self.steps = steps
         return self.module is backends.current() and self.packed.in_force()
 

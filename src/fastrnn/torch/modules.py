@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from .. import _validate, _validate_regularisers
-from . import autograd, compile, routes
+from . import autograd, compile, routes, shortcut
 from .draws import Rates
 from .patch import OURS, is_exporting
 from .report import count
@@ -39,6 +39,7 @@ class _Sequence(torch.nn.RNNBase):
     recurrent_dropout: float = 0.0
     zoneout: float | tuple[float, float] = 0.0
 
+    _kind: type[torch.nn.RNNBase]
     _plain: Callable[..., Any]
 
     def __init__(
@@ -75,7 +76,8 @@ class _Sequence(torch.nn.RNNBase):
         """
         rates = self._rates()
         if lengths is None and reset is None and rates is None:
-            return self._plain(input, hx)
+            made = None if torch.compiler.is_compiling() else shortcut.outputs(self, self._kind, input, hx)
+            return self._plain(input, hx) if made is None else made
         if (
             lengths is None
             and reset is None
@@ -188,19 +190,19 @@ class LSTM(_Sequence, torch.nn.LSTM):
     PyTorch's generator draws, for a call: dropout between layers, recurrent dropout, zoneout of h, zoneout of c.
     """
 
-    _plain = _on_fastrnn(torch.nn.LSTM.forward)
+    _kind, _plain = torch.nn.LSTM, _on_fastrnn(torch.nn.LSTM.forward)
 
 
 class GRU(_Sequence, torch.nn.GRU):
     """`torch.nn.GRU` on fastrnn, with the arguments that `LSTM` adds; zoneout is a number."""
 
-    _plain = _on_fastrnn(torch.nn.GRU.forward)
+    _kind, _plain = torch.nn.GRU, _on_fastrnn(torch.nn.GRU.forward)
 
 
 class RNN(_Sequence, torch.nn.RNN):
     """`torch.nn.RNN` on fastrnn, with the arguments that `LSTM` adds; zoneout is a number."""
 
-    _plain = _on_fastrnn(torch.nn.RNN.forward)
+    _kind, _plain = torch.nn.RNN, _on_fastrnn(torch.nn.RNN.forward)
 
 
 class LSTMCell(torch.nn.LSTMCell):

@@ -17,9 +17,9 @@ import torch
 from torch.jit import _builtins
 
 from .. import backends
-from . import autograd, compile, routes
+from . import autograd, compile, routes, shortcut
 from . import sb3 as _sb3
-from .report import Tally, count
+from .report import count
 
 _lock = threading.RLock()
 _patches = 0
@@ -30,14 +30,13 @@ _installed = False
 _above: dict[str, Any] = {}  # functions of others that lay above ours when the patch was taken away
 
 
-def _routed(
-    name: str, original: Callable[..., Any], one_more: Callable[[], int], *, always: bool
-) -> Callable[..., Any]:
+def _routed(name: str, original: Callable[..., Any], *, always: bool) -> Callable[..., Any]:
     """What stands in the place of `torch._VF.<name>`: ours while the patch is there, or `always`."""
     single = name in routes.CELLS
     kind, nonlinearity = (routes.CELLS if single else routes.SEQUENCES)[name]
     parse, compiled = (routes.cell, compile.step) if single else (routes.sequence, compile.sequence)
     bare = single and kind != "lstm"  # of these cells PyTorch returns h and no tuple
+    one_more = routes.ONE_MORE[name]
 
     def function(*args: Any, **kwargs: Any) -> Any:
         if not (always or _installed):  # somebody kept it, or put a function of theirs on top
@@ -61,10 +60,14 @@ is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambd
 ORIGINALS: dict[str, Callable[..., Any]] = {
     name: getattr(torch._VF, name) for name in (*routes.SEQUENCES, *routes.CELLS)
 }
-_COUNTS = {name: Tally(name).one_more for name in ORIGINALS}
-ROUTED = {name: _routed(name, original, _COUNTS[name], always=False) for name, original in ORIGINALS.items()}
+ROUTED = {name: _routed(name, original, always=False) for name, original in ORIGINALS.items()}
 # Of fastrnn.torch.LSTM.
-OURS = {name: _routed(name, original, _COUNTS[name], always=True) for name, original in ORIGINALS.items()}
+OURS = {name: _routed(name, original, always=True) for name, original in ORIGINALS.items()}
+# class -> its forward, and that with the shortcut
+FORWARDS: dict[Any, tuple[Any, Any]] = {
+    kind: (kind.forward, shortcut.forward_of(kind, kind.forward, ROUTED))
+    for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN)
+}
 
 
 def patch(*, sb3: bool = False) -> None:
@@ -132,6 +135,9 @@ def _install() -> None:
         # TorchScript compiles a module's source and looks up what `_VF.lstm` stands for: still the operator.
         _builtins._register_builtin(function, f"aten::{name}")
         _builtins._register_builtin(OURS[name], f"aten::{name}")
+    for kind, (original, shorter) in FORWARDS.items():
+        if kind.forward is original:  # else somebody else's, to whom it is left
+            kind.forward = shorter
     _installed = True
 
 
@@ -147,6 +153,9 @@ def _remove() -> None:
         _above.pop(name, None)
         if found is not function and found is not None:
             _above[name] = found
+    for kind, (original, shorter) in FORWARDS.items():
+        if kind.forward is shorter:
+            kind.forward = original
     if torch.compile is _compile:
         torch.compile = _torch_compile
     _refuse_rnn()

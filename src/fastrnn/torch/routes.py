@@ -19,13 +19,14 @@ from .._packing import Packing
 from .cache import DTYPES, PLAIN, Array, Snapshot, is_plain, known, snapshot
 from .call import Call
 from .draws import Rates
-from .report import OURS
+from .report import OURS, Tally
 
 # function of torch._VF -> cell, nonlinearity
 SEQUENCES = {
     "lstm": ("lstm", "tanh"), "gru": ("gru", "tanh"), "rnn_tanh": ("rnn", "tanh"), "rnn_relu": ("rnn", "relu"),
 }  # fmt: skip
 CELLS = {f"{name}_cell": what for name, what in SEQUENCES.items()}
+ONE_MORE = {name: Tally(name).one_more for name in (*SEQUENCES, *CELLS)}  # counts a call that is ours
 
 following = False  # whether fastrnn's number of threads is PyTorch's: under the patch
 _followed = 0  # what PyTorch's number of threads was last
