@@ -9,6 +9,9 @@ Compilers break this silently and keep the results right: GCC 12 folds a weight 
 be unrolled: all three numbers are then multiplied alike. A tile of a single row uses each weight once: there every
 multiply-add has a weight as its memory operand, and nothing else is loaded but the row.
 
+What is fetched ahead changes no result either, and GCC 12 drops the calls of a function that only prefetches, as one
+without effect: such functions must be there, prefetch and be reached.
+
 Every function of the object whose name ends in `_tile` must be known below; what was examined is printed. Exit status 1
 and the faults on stderr if a loop is not what it must be.
 """
@@ -36,6 +39,10 @@ SINGLE_TILES = {
     "single_tile": lambda a: [(int(a[2]), cell_slots(a[0], int(a[3]))[part]) for part in ("W", "U")],
     "step_tile": lambda a: [(int(a[1]), cell_slots(a[0], int(a[2]))[part]) for part in ("W", "U")],
 }
+
+# Functions, or classes of one function, that do nothing but prefetch; tiles that fetch the lines which they will write.
+FETCHERS = ("fetch_ahead", "fetch_rows", "BlockAhead")
+FETCHING_TILES = ("forward_tile", "input_tile")
 
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 INSTRUCTION = re.compile(r"^\s*([0-9a-f]+):\t(?:\{\w+\} )?(\S+)\s*(.*?)\s*$")
@@ -181,11 +188,31 @@ def check(name: str, signature: str, arguments: list[str], body: list[Instructio
     return [f"{signature}\n    {fault}" for fault in faults], len(products)
 
 
+def check_fetches(found: dict[str, list[Instruction]]) -> list[str]:
+    """Faults of what must prefetch: functions that are not there, do not, or that no other one calls or points to."""
+    faults = []
+    names = {signature: template_arguments(signature)[0] for signature in found}
+    for wanted in FETCHERS:
+        if wanted not in names.values():
+            faults.append(f"no {wanted}: it was dropped, or became part of its callers")
+    for signature, body in found.items():
+        if names[signature] not in (*FETCHERS, *FETCHING_TILES):
+            continue
+        if not any(one.name.startswith("prefetch") for one in body):
+            faults.append(f"{signature}\n    no prefetch in it")
+        if names[signature] in FETCHERS and not any(
+            f"<{signature}>" in one.operands for other, its in found.items() if other != signature for one in its
+        ):
+            faults.append(f"{signature}\n    nobody calls it")
+    return faults
+
+
 def examine(listing: str) -> tuple[list[str], dict[str, tuple[int, int]]]:
     """All faults, and (functions, loops) examined by name of tile."""
     faults: list[str] = []
     examined = dict.fromkeys([*TILES, *SINGLE_TILES], (0, 0))
-    for signature, body in functions(listing).items():
+    found_functions = functions(listing)
+    for signature, body in found_functions.items():
         name, arguments = template_arguments(signature)
         if not name.endswith("_tile") or not body:
             continue
@@ -195,7 +222,7 @@ def examine(listing: str) -> tuple[list[str], dict[str, tuple[int, int]]]:
         found, loops = check(name, signature, arguments, body)
         faults += found
         examined[name] = (examined[name][0] + 1, examined[name][1] + loops)
-    return faults, examined
+    return faults + check_fetches(found_functions), examined
 
 
 GOOD = """
@@ -211,6 +238,23 @@ GOOD = """
 """
 
 
+FETCHES = """
+0000000000000100 <void a::(anonymous namespace)::fetch_ahead<float>(long)>:
+ 100:\tprefetcht1 (%rsi)
+ 104:\tret
+0000000000000110 <void a::(anonymous namespace)::fetch_rows<float>(long)>:
+ 110:\tprefetcht1 (%rsi)
+ 114:\tret
+0000000000000120 <a::(anonymous namespace)::BlockAhead<float>::advance(long)>:
+ 120:\tprefetcht1 (%rsi)
+ 124:\tret
+0000000000000130 <a::(anonymous namespace)::rest()>:
+ 130:\tcall   100 <void a::(anonymous namespace)::fetch_ahead<float>(long)>
+ 135:\tlea    0x1(%rip),%rbx        # 110 <void a::(anonymous namespace)::fetch_rows<float>(long)>
+ 13a:\tjmp    120 <a::(anonymous namespace)::BlockAhead<float>::advance(long)>
+"""
+
+
 def self_test() -> None:
     """The parser on a listing that is right, and on every fault it exists to find."""
     folded = GOOD.replace("vfmadd231ps %ymm3,%ymm2", "vfmadd231ps (%rax),%ymm2")
@@ -219,11 +263,18 @@ def self_test() -> None:
     missing = GOOD.replace("jne    0 ", "jne    1f ")
     unknown = GOOD.replace("product_tile", "other_tile")
     unrolled = "".join(f"{line}\n" * (2 if re.search(r"vf|vb|vm", line) else 1) for line in GOOD.splitlines())
+    idle = FETCHES.replace(" 110:\tprefetcht1 (%rsi)", " 110:\tnop")
+    uncalled = re.sub(" 130:.*\n", "", FETCHES)
+    for listing, wanted in (
+        (FETCHES, ""), (idle, "no prefetch in it"), (uncalled, "nobody calls it"), (FETCHES.replace("BlockAhead", "Other"), "no BlockAhead"),
+    ):  # fmt: skip
+        text = "\n".join(check_fetches(functions(listing)))
+        assert (wanted in text) if wanted else not text, (wanted, text)
     for listing, wanted in (
         (GOOD, ""), (unrolled, ""), (folded, "1 of them with a load"), (spilled, "stack"), (doubled, "2 vector loads"),
         (missing, "0 loops"), (unknown, "does not know"),
     ):  # fmt: skip
-        text = "\n".join(examine(listing)[0])
+        text = "\n".join(examine(listing + FETCHES)[0])
         assert (wanted in text) if wanted else not text, (wanted, text)
     signature = (
         "void a::(anonymous namespace)::x_tile<b::(anonymous namespace)::Gru<float>, true, 6, 4>(long) [clone .isra.0]"
