@@ -279,9 +279,9 @@ FR_TILE const RowsAhead* begin_ahead(RowsAhead& ahead, const BackwardArgs& b, in
 // out [N][Hp] (= or +=) dG U, a range of units of a step's rows, once their dG is complete.
 //
 // Beside it come the rows that the cell works on next, of the step before: pieces of 256 bytes a row apart, which the hardware
-// does not see coming. Of the RNN the cell takes 35 instead of 86 cycles a vector and the time loop 0.97 of the time (N=256,
-// I=H=256, Zen 4), 0.93 at N=32; of a GRU, N=16, T=200, H=128, 0.95. Fetched into L1 they push dG and U out of it, and the
-// product takes 12 % longer.
+// does not see coming. Of the RNN the cell takes 35 instead of 86 cycles a vector and the time loop 0.88 of the time (N=256,
+// I=H=256, Zen 4), 0.93 at N=32; of a GRU, N=16, T=200, H=128, 0.96. Fetched into L1 they push dG and U out of it, and the
+// product takes 12 % longer; dG's lines fetched to be written instead won nothing.
 template <class C>
 FR_TILE void state_product(const BackwardArgs& b, int64_t step, void* out, bool add, Range units) {
   using T = typename C::Element;
