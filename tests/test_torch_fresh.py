@@ -57,6 +57,7 @@ def test_a_transposed_weight_is_noticed() -> None:
         torch.testing.assert_close(rnn(x)[0], expected(rnn, x))
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.4."), reason="its compiler leaves recurrent modules to PyTorch")
 def test_uncounted_changes_are_noticed_in_a_compiled_graph() -> None:
     torch.manual_seed(0)
     gru, x = torch.nn.GRU(6, 6), torch.randn(4, 2, 6)

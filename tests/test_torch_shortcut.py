@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -308,3 +309,164 @@ def test_modules_of_ours_take_it_too() -> None:
     assert len(entered) == 1
     assert fastrnn.torch.report()["lstm"]["fastrnn"] == 1
     assert np.isfinite(y.detach().numpy()).all()
+
+
+BEFORE = """
+import torch
+asked, x = [], torch.randn(4, 3, 5)
+net = torch.nn.LSTM(5, 8)
+original = torch.nn.LSTM.{name}
+def theirs(self, *args):
+    asked.append(1)
+    return original(self, *args)
+torch.nn.LSTM.{name} = theirs
+import fastrnn.torch
+with fastrnn.torch.patched():
+    net(x)
+    torch.nn.GRU(5, 8)(x)
+print(len(asked), torch.nn.LSTM.{name} is theirs, fastrnn.torch.report())
+"""
+
+
+@pytest.mark.parametrize("name", ["forward", "check_forward_args"])
+def test_what_was_replaced_before_the_import(name: str) -> None:
+    command = [sys.executable, "-c", BEFORE.format(name=name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("1 True")
+    assert done.stdout.count("1 fastrnn") == 2
+
+
+@pytest.mark.parametrize("mode", [None, 7, "GRU"])
+def test_a_mode_that_pytorch_does_not_read(mode: Any) -> None:
+    net: Any = torch.nn.LSTM(I, H)
+    net.mode = mode
+    x = torch.randn(T, N, I)
+    want = net(x)[0]
+    with fastrnn.torch.patched():
+        torch.testing.assert_close(net(x)[0], want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mode_that_pytorch_refuses() -> None:
+    net: Any = torch.nn.RNN(I, H)
+    net.mode = "rnn_tanh"
+    with fastrnn.torch.patched(), pytest.raises(Exception) as ours:  # noqa: PT011 - PyTorch's, whatever it is
+        net(torch.randn(T, N, I))
+    with pytest.raises(type(ours.value)):
+        net(torch.randn(T, N, I))
+
+
+class Borrowed(torch.nn.RNNBase):
+    """No LSTM, but it calls the method of one."""
+
+    def __init__(self) -> None:
+        super().__init__("LSTM", I, H)
+
+    def check_forward_args(self, input: Any, hidden: Any, batch_sizes: Any) -> None:
+        self.check_input(input, batch_sizes)
+
+    def permute_hidden(self, hx: Any, permutation: Any) -> Any:
+        return hx
+
+    def forward(self, x: Any) -> Any:
+        return torch.nn.LSTM.forward(self, x)  # type: ignore[arg-type]
+
+
+def test_a_borrowed_forward() -> None:
+    net, x = Borrowed(), torch.randn(T, N, I)
+    want = net(x)[0]
+    with fastrnn.torch.patched():
+        torch.testing.assert_close(net(x)[0], want, rtol=1e-5, atol=1e-6)
+
+
+def test_another_vf_in_pytorchs_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shim:
+        asked = 0
+
+        def lstm(self, *args: Any) -> Any:
+            self.asked += 1
+            return torch._VF.lstm(*args)
+
+    shim = Shim()
+    monkeypatch.setattr(torch.nn.modules.rnn, "_VF", shim)
+    with fastrnn.torch.patched():
+        torch.nn.LSTM(I, H)(torch.randn(T, N, I))
+    assert shim.asked == 1
+
+
+@pytest.mark.parametrize("how", ["attribute", "property"])
+def test_weights_that_are_shadowed(how: str) -> None:
+    class Shadowed(torch.nn.LSTM):
+        pass
+
+    x = torch.randn(T, N, I)
+    net = Shadowed(I, H)
+    weight = torch.zeros_like(net.weight_hh_l0)
+    if how == "attribute":
+        net.__dict__["weight_hh_l0"] = weight
+    else:
+        Shadowed.weight_hh_l0 = property(lambda _: weight)  # type: ignore[assignment]
+    want = net(x)[0]
+    with fastrnn.torch.patched():
+        torch.testing.assert_close(net(x)[0], want, rtol=1e-5, atol=1e-6)
+
+
+def test_a_projection_by_hand() -> None:
+    net, x = torch.nn.LSTM(I, H), torch.randn(T, N, I)
+    net.proj_size = 3
+    for around in (fastrnn.torch.unpatch, fastrnn.torch.patch):
+        around()
+        with pytest.raises(RuntimeError):
+            net(x)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_modules_by_themselves() -> None:
+    """Not inside another one: the compiler then begins with the forward that was replaced."""
+    for kind in KINDS:
+        net, x = kind(I, H), torch.randn(T, N, I)
+        want = net(x)[0]
+        with fastrnn.torch.patched():
+            compiled = torch.compile(net, backend="eager")
+            torch.testing.assert_close(compiled(x)[0], want, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(compiled(x)[0], want, rtol=1e-5, atol=1e-5)
+        torch.compiler.reset()
+        with fastrnn.torch.patched():
+            torch.export.export(net, (x,), strict=True)
+        torch.compiler.reset()
+
+
+def test_functions_below_the_patch() -> None:
+    net, x, seen = torch.nn.LSTM(I, H), torch.randn(T, N, I), []
+    original = torch._VF.lstm
+    theirs = torch._VF.lstm = lambda *args: (seen.append(args), original(*args))[1]
+    try:
+        with fastrnn.torch.patched():
+            net(x)
+            assert not seen
+            net.double()(x.double().to_sparse().to_dense())
+            with torch.autocast("cpu", torch.bfloat16):
+                net.float()(x)
+            assert len(seen) == 1, "what is not ours is theirs"
+        assert torch._VF.lstm is theirs
+        net(x)
+        assert len(seen) == 2
+    finally:
+        del torch._VF.lstm
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore")
+def test_nested_tensors(kind: Any) -> None:
+    net = kind(I, H)
+    x = torch.nested.nested_tensor([torch.randn(T, I)] * N, layout=torch.strided)
+
+    def tried() -> Any:
+        try:
+            return net(x)[0]
+        except Exception as error:  # whatever PyTorch says
+            return str(error)
+
+    want = tried()
+    with fastrnn.torch.patched():
+        got = tried()
+    assert got == want if isinstance(want, str) else torch.equal(got, want)

@@ -205,10 +205,11 @@ cdef class Calls:
         if steps * batch * width > COPIED // (self.bits // 8):
             return None
         # Like another tensor 0.8 us, by its shape 1.3; among other work in between 1.6 and 5 (2-vCPU Zen 4).
-        if h0 is None and (self.state is None or self.state[0] != batch):
-            self.state = batch, x.new_empty((rows, batch, H))
+        cdef tuple state = self.state
+        if h0 is None and (state is None or state[0] != batch):
+            self.state = state = batch, x.new_empty((rows, batch, H))
         made, made_y = self.tensors.empty_like, None
-        like = made(self.state[1] if h0 is None else h0)
+        like = made(state[1] if h0 is None else h0)
         cdef list outputs = [like]
         hn = self.over(like, rows, batch, H)
         if self.has_c:

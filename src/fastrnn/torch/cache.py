@@ -267,7 +267,7 @@ PLAIN = (
 
 def is_plain(tensor: torch.Tensor) -> bool:
     """Whether NumPy can look at its memory; what outlived a transform of functorch has none of its own."""
-    if _wrapped(tensor) or not tensor.is_cpu or tensor.layout is not torch.strided:
+    if _wrapped(tensor) or not tensor.is_cpu or tensor.layout is not torch.strided or tensor.is_nested:
         return False
     return not tensor.is_neg() and not tensor._is_zerotensor()
 

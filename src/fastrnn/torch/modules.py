@@ -76,7 +76,7 @@ class _Sequence(torch.nn.RNNBase):
         """
         rates = self._rates()
         if lengths is None and reset is None and rates is None:
-            made = None if torch.compiler.is_compiling() else shortcut.outputs(self, self._kind, input, hx)
+            made = None if torch.compiler.is_compiling() else self._short(input, hx)
             return self._plain(input, hx) if made is None else made
         if (
             lengths is None
@@ -86,6 +86,11 @@ class _Sequence(torch.nn.RNNBase):
         ):
             return self._dense(input, hx, None, None, rates)
         return self._uncompiled(input, hx, lengths, reset, rates)
+
+    def _short(self, x: Any, hx: Any) -> Any:
+        """Outputs of an ordinary call, None of another."""
+        name = shortcut.name_of(self, self._kind)
+        return shortcut.outputs(self, self._kind, name, x, hx) if name else None
 
     def _rates(self) -> Rates | None:
         """What regularises this call, if anything does."""

@@ -28,6 +28,7 @@ _torch_compile = torch.compile
 _threads = 0  # fastrnn's own number, while it follows PyTorch's
 _installed = False
 _above: dict[str, Any] = {}  # functions of others that lay above ours when the patch was taken away
+_below: dict[str, Any] = {}  # those that the patch lies upon: what is not ours goes to them
 
 
 def _routed(name: str, original: Callable[..., Any], *, always: bool) -> Callable[..., Any]:
@@ -47,7 +48,7 @@ def _routed(name: str, original: Callable[..., Any], *, always: bool) -> Callabl
         call, x, h0, c0, params, reason = parse(kind, nonlinearity, args, kwargs)
         if call is None:
             count(name, reason)
-            return original(*args, **kwargs)
+            return _below.get(name, original)(*args, **kwargs)
         one_more()
         outputs = autograd.run(call, x, h0, c0, params)
         return outputs[0] if bare else outputs
@@ -63,10 +64,11 @@ ORIGINALS: dict[str, Callable[..., Any]] = {
 ROUTED = {name: _routed(name, original, always=False) for name, original in ORIGINALS.items()}
 # Of fastrnn.torch.LSTM.
 OURS = {name: _routed(name, original, always=True) for name, original in ORIGINALS.items()}
-# class -> its forward, and that with the shortcut
+# class -> its forward, and that with the shortcut; not of a class that others had changed before
 FORWARDS: dict[Any, tuple[Any, Any]] = {
     kind: (kind.forward, shortcut.forward_of(kind, kind.forward, ROUTED))
     for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN)
+    if shortcut.is_pytorchs(kind)
 }
 
 
@@ -130,7 +132,10 @@ def _install() -> None:
         _allow_rnn()
     torch.compile = _compile
     for name, function in ROUTED.items():
-        if name not in _above or vars(torch._VF).get(name) is not _above[name]:  # else it still calls ours
+        found = vars(torch._VF).get(name)
+        if found is None or found is not _above.get(name):  # else it still calls ours
+            if found is not None:
+                _below[name] = found
             setattr(torch._VF, name, function)
         # TorchScript compiles a module's source and looks up what `_VF.lstm` stands for: still the operator.
         _builtins._register_builtin(function, f"aten::{name}")
@@ -148,7 +153,10 @@ def _remove() -> None:
     _installed = False
     for name, function in ROUTED.items():
         found = vars(torch._VF).get(name)
-        if found is function:
+        below = _below.pop(name, None)
+        if found is function and below is not None:
+            setattr(torch._VF, name, below)
+        elif found is function:
             delattr(torch._VF, name)
         _above.pop(name, None)
         if found is not function and found is not None:
@@ -172,8 +180,14 @@ def _compile(*args: Any, **kwargs: Any) -> Any:
 
 
 def _allow_rnn() -> None:
-    """PyTorch's compiler refuses recurrent modules unless this is set."""
+    """PyTorch's compiler refuses recurrent modules unless this is set.
+
+    That of PyTorch 2.4, which does not look inside modules, takes them as they are then, and fails on an LSTM; refused,
+    they run uncompiled and patched.
+    """
     global _allowed
+    if torch.__version__.startswith("2.4."):
+        return
     config: Any = importlib.import_module("torch._dynamo.config")
     if _allowed is None and hasattr(config, "allow_rnn"):  # without it nothing has to be allowed
         _allowed, config.allow_rnn = config.allow_rnn, True

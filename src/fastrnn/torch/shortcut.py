@@ -14,18 +14,20 @@ from types import FunctionType
 from typing import Any
 
 import torch
+from torch.nn.modules import rnn
 
 from . import autograd, routes
 from .cache import PLAIN
 
 Forward = Callable[..., Any]
+Kind = type[torch.nn.RNNBase]
 
 # What PyTorch's forward calls. Of a class or of a module that has its own, it is called.
 _ASKED = frozenset({
     "_update_flat_weights", "_weights_have_changed", "check_forward_args", "check_hidden_size", "check_input",
     "get_expected_cell_size", "get_expected_hidden_size", "permute_hidden",
 })  # fmt: skip
-_methods: dict[type[torch.nn.RNNBase], Callable[[type], Any]] = {
+_methods: dict[Kind, Callable[[type], Any]] = {
     kind: attrgetter(*(name for name in _ASKED if hasattr(kind, name)))
     for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN)
 }
@@ -33,23 +35,41 @@ _usual = {kind: methods(kind) for kind, methods in _methods.items()}
 _is_compiling = torch.compiler.is_compiling
 
 
-def is_usual(module: torch.nn.RNNBase, kind: type[torch.nn.RNNBase]) -> bool:
+def is_pytorchs(kind: Kind) -> bool:
+    """Whether the class's forward and all that it calls are as PyTorch wrote them, which others may have replaced."""
+    functions = (kind.forward, *_usual[kind])
+    return all(isinstance(f, FunctionType) and f.__code__.co_filename == rnn.__file__ for f in functions)
+
+
+def name_of(module: torch.nn.RNNBase, kind: Kind) -> str:
+    """Which function of `torch._VF` the module's forward comes to; "" if none."""
+    if kind is not torch.nn.RNN:
+        return "lstm" if kind is torch.nn.LSTM else "gru"
+    mode = module.mode
+    return "rnn_tanh" if mode == "RNN_TANH" else "rnn_relu" if mode == "RNN_RELU" else ""
+
+
+def is_usual(module: torch.nn.RNNBase, kind: Kind) -> bool:
     """Whether its methods are PyTorch's, and its list of weights is what its parameters are now."""
-    state = vars(module)
-    if _methods[kind](type(module)) != _usual[kind] or not state.keys().isdisjoint(_ASKED):
+    own, state = type(module), vars(module)
+    if not isinstance(module, kind) or _methods[kind](own) != _usual[kind] or not state.keys().isdisjoint(_ASKED):
         return False
     try:
         parameters, names, weights = state["_parameters"], state["_flat_weights_names"], state["_flat_weights"]
+        projected = state["proj_size"]
     except KeyError:  # PyTorch tells what is missing
         return False
-    return len(names) == len(weights) and all(map(is_, map(parameters.get, names), weights))
+    if projected or not state.keys().isdisjoint(names) or len(names) != len(weights):
+        return False
+    if own is not kind and any([hasattr(own, name) for name in names]):  # a property, say, over the parameter
+        return False
+    return all(map(is_, map(parameters.get, names), weights))
 
 
-def outputs(module: torch.nn.RNNBase, kind: type[torch.nn.RNNBase], x: Any, hx: Any) -> Any:
+def outputs(module: torch.nn.RNNBase, kind: Kind, name: str, x: Any, hx: Any) -> Any:
     """(y, h) or (y, (h, c)), as the module's forward gives them; None of a call that is not ours, or has to ask."""
-    if type(x) not in PLAIN or routes.context() or not is_usual(module, kind):
+    if type(x) not in PLAIN or x.dim() != 3 or routes.context() or not is_usual(module, kind):
         return None
-    name = module.mode.lower()
     call, x, h0, c0, params, _ = routes.prepared(
         *routes.SEQUENCES[name], x, hx, module._flat_weights, module.bias, module.num_layers,
         module.dropout if module.training else 0.0, module.bidirectional, module.batch_first,
@@ -61,24 +81,27 @@ def outputs(module: torch.nn.RNNBase, kind: type[torch.nn.RNNBase], x: Any, hx: 
     return made if len(made) == 2 else (made[0], made[1:])
 
 
-def forward_of(kind: type[torch.nn.RNNBase], original: Forward, functions: Mapping[str, Forward]) -> Forward:
+def forward_of(kind: Kind, original: Forward, functions: Mapping[str, Forward]) -> Forward:
     """The class's forward with the shortcut before it, open while `torch._VF` has these functions.
 
     TorchScript reads the source of what this wraps and looks names up where this function does: it is one of PyTorch's
-    module, and has no global name of its own.
+    module, and has no global name of its own. The compiler goes by the file that code is from, and so that is the same.
     """
-    found = vars(torch._VF).get
+    assert isinstance(original, FunctionType)
+    found, names = vars(torch._VF).get, original.__globals__
 
     def shortcut(module: torch.nn.RNNBase, x: Any, hx: Any) -> Any:
         if _is_compiling():  # first: the compiler reads no further
             return None
-        name = module.mode.lower()
-        return outputs(module, kind, x, hx) if name in functions and found(name) is functions[name] else None
+        name = name_of(module, kind)
+        if names["_VF"] is not torch._VF or found(name) is not functions.get(name, original):
+            return None
+        return outputs(module, kind, name, x, hx)
 
     def forward(self: Any, input: Any, hx: Any = None) -> Any:
         made = shortcut(self, input, hx)
         return original(self, input, hx) if made is None else made
 
-    assert isinstance(original, FunctionType)
-    made = FunctionType(forward.__code__, original.__globals__, "forward", forward.__defaults__, forward.__closure__)
-    return wraps(original)(made)
+    theirs = original.__code__
+    code = forward.__code__.replace(co_filename=theirs.co_filename, co_firstlineno=theirs.co_firstlineno)
+    return wraps(original)(FunctionType(code, names, "forward", forward.__defaults__, forward.__closure__))
