@@ -31,14 +31,17 @@ _methods: dict[Kind, Callable[[type], Any]] = {
     kind: attrgetter(*(name for name in _ASKED if hasattr(kind, name)))
     for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN)
 }
-_usual = {kind: methods(kind) for kind, methods in _methods.items()}
 _is_compiling = torch.compiler.is_compiling
 
 
 def is_pytorchs(kind: Kind) -> bool:
     """Whether the class's forward and all that it calls are as PyTorch wrote them, which others may have replaced."""
-    functions = (kind.forward, *_usual[kind])
+    functions = (kind.forward, *_methods[kind](kind))
     return all(isinstance(f, FunctionType) and f.__code__.co_filename == rnn.__file__ for f in functions)
+
+
+# Those methods, of each class that is PyTorch's own at this time: of another there is no shortcut.
+USUAL = {kind: methods(kind) for kind, methods in _methods.items() if is_pytorchs(kind)}
 
 
 def name_of(module: torch.nn.RNNBase, kind: Kind) -> str:
@@ -52,7 +55,7 @@ def name_of(module: torch.nn.RNNBase, kind: Kind) -> str:
 def is_usual(module: torch.nn.RNNBase, kind: Kind) -> bool:
     """Whether its methods are PyTorch's, and its list of weights is what its parameters are now."""
     own, state = type(module), vars(module)
-    if not isinstance(module, kind) or _methods[kind](own) != _usual[kind] or not state.keys().isdisjoint(_ASKED):
+    if not isinstance(module, kind) or _methods[kind](own) != USUAL.get(kind) or not state.keys().isdisjoint(_ASKED):
         return False
     try:
         parameters, names, weights = state["_parameters"], state["_flat_weights_names"], state["_flat_weights"]
