@@ -455,6 +455,19 @@ def test_functions_below_the_patch() -> None:
         del torch._VF.lstm
 
 
+def test_our_function_put_back_by_hand() -> None:
+    net, x = torch.nn.LSTM(I, H), torch.randn(T, N, I)
+    with fastrnn.torch.patched():
+        ours = torch._VF.lstm
+    torch._VF.lstm = ours
+    try:
+        with fastrnn.torch.patched(), torch.autocast("cpu", torch.bfloat16):
+            assert net(x)[0].shape == (T, N, H)
+    finally:
+        fastrnn.torch.unpatch()
+        vars(torch._VF).pop("lstm", None)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore")
 def test_nested_tensors(kind: Any) -> None:

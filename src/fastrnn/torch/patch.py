@@ -132,7 +132,7 @@ def _install() -> None:
     for name, function in ROUTED.items():
         found = vars(torch._VF).get(name)
         if found is None or found is not _above.get(name):  # else it still calls ours
-            if found is not None:
+            if found is not None and found is not function:
                 _below[name] = found
             setattr(torch._VF, name, function)
         # TorchScript compiles a module's source and looks up what `_VF.lstm` stands for: still the operator.
