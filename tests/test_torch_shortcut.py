@@ -420,14 +420,26 @@ def test_a_projection_by_hand() -> None:
             net(x)
 
 
+class Outer(torch.nn.Module):
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Any) -> Any:
+        y, state = self.net(x)
+        return 2 * y, state
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_modules_by_themselves() -> None:
-    """Not inside another one: the compiler then begins with the forward that was replaced."""
-    for kind in KINDS:
-        net, x = kind(I, H), torch.randn(T, N, I)
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_modules(kind: Any) -> None:
+    """By themselves the compiler begins with the forward that was replaced; inside another, with that one's."""
+    for inside in (False, True):
+        net: Any = Outer(kind(I, H)) if inside else kind(I, H)
+        x = torch.randn(T, N, I)
         want = net(x)[0]
         with fastrnn.torch.patched():
-            compiled = torch.compile(net, backend="eager")
+            compiled = torch.compile(net, backend="aot_eager")
             torch.testing.assert_close(compiled(x)[0], want, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(compiled(x)[0], want, rtol=1e-5, atol=1e-5)
         torch.compiler.reset()
