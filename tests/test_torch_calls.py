@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ I, H, N = 5, 6, 2  # noqa: E741 - the letters of the shapes
 KINDS: dict[str, Any] = {
     name: getattr(torch.nn, name) for name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 }
+KINDS |= {f"{name}, batch first": partial(KINDS[name], batch_first=True) for name in ("LSTM", "GRU")}
 TABLE = "__dlpack_c_exchange_api__"
 
 
@@ -52,7 +54,8 @@ def arguments(kind: str, steps: int, dtype: Any, grad: bool) -> tuple[Any, Any]:
     torch.manual_seed(1)
     lead = () if kind.endswith("Cell") else (steps,)
     make: Callable[..., Any] = lambda *shape: torch.randn(shape, dtype=dtype, requires_grad=grad)  # noqa: E731
-    x, states = make(*lead, N, I), [make(*lead[:0], *((1,) if lead else ()), N, H) for _ in range(2)]
+    x = make(N, steps, I) if kind.endswith("first") else make(*lead, N, I)
+    states = [make(*lead[:0], *((1,) if lead else ()), N, H) for _ in range(2)]
     return x, tuple(states) if kind.startswith("LSTM") else states[0]
 
 
@@ -114,7 +117,7 @@ def test_bits_of_long_calls(steps: int, ordinary: bool) -> None:
         return list(torch.autograd.grad(flat(lstm(x))[0].square().sum(), list(lstm.parameters())))
 
     lstm(x)
-    made = snapshot_of(lstm).calls.forward((x.numpy(), None, None), x, None, False)
+    made = snapshot_of(lstm).calls.forward((x.numpy(), None, None), x, None, "TNI")
     assert (made is not None) is ordinary
     got, snapshot_of(lstm).calls = gradients(), None
     assert all(torch.equal(a, b) for a, b in zip(got, gradients(), strict=True))
@@ -181,7 +184,8 @@ def test_which_calls_are_ordinary() -> None:
     assert asked(x, None)
     assert asked(x[1:2], (h, c))
     assert not asked(x, (h, c), p=0.5)
-    assert not asked(x, (h, c), first=True)
+    assert asked(x.transpose(0, 1).contiguous(), (h, c), first=True)
+    assert not asked(x.transpose(0, 1), (h, c), first=True)
     resized = x.clone()
     resized.untyped_storage().resize_(0)
     for other in (
@@ -200,12 +204,12 @@ def test_which_calls_are_ordinary() -> None:
         torch._efficientzerotensor(x.shape),
         resized,
     ):
-        assert calls_of(lstm).see(other, h, c, False) is None
+        assert calls_of(lstm).see(other, h, c, "TNI") is None
     for state in ((h, None), (None, None), (h[:, :1], c), (h, c[..., 1:]), (h.double(), c), (h, c.mT), (h,), h):
         assert not asked(x, state)
-    assert calls_of(lstm).see(x, None, c, False) is None
-    assert calls_of(lstm).see(x[0], h[0], c[0], True) is not None
-    assert calls_of(lstm).see(x, h, c, True) is None
+    assert calls_of(lstm).see(x, None, c, "TNI") is None
+    assert calls_of(lstm).see(x[0], h[0], c[0], "NI") is not None
+    assert calls_of(lstm).see(x, h, c, "NI") is None
 
 
 @pytest.mark.usefixtures("_looks")

@@ -138,12 +138,13 @@ cdef class Calls:
     cdef bint is_state(self, cnp.ndarray array, int64_t batch) noexcept:
         return shaped(array, 3, self.packed.h_rows, batch, self.packed.problem.H)
 
-    def see(self, x, h0, c0, bint layer):
-        """(x, h0, c0) as arrays (T, N, I) and (L*D, N, H), for as long as the tensors live; None if they are not ordinary.
+    def see(self, x, h0, c0, str layout not None):
+        """(x, h0, c0) as arrays of three axes, for as long as the tensors live; None if they are not ordinary.
 
-        x, h0 and c0 are of two axes if `layer`: those of a cell.
+        x is (T, N, I), of the layout "NTI" (N, T, I), of "NI", a cell, (1, N, I); h0 and c0 are (L*D, N, H).
         """
         cdef cnp.ndarray array, h = None, c = None
+        cdef bint layer = layout == "NI"
         cdef int64_t batch
         if (c0 is not None) != (self.has_c and h0 is not None):
             return None
@@ -151,7 +152,7 @@ cdef class Calls:
             array = self.seen(x, layer, False)
             if array is None or cnp.PyArray_SIZE(array) == 0 or cnp.PyArray_DIM(array, 2) != self.packed.problem.I:
                 return None
-            batch = cnp.PyArray_DIM(array, 1)
+            batch = cnp.PyArray_DIM(array, 0 if layout == "NTI" else 1)
             if h0 is not None:
                 h = self.seen(h0, layer, False)
                 if not self.is_state(h, batch):
@@ -173,15 +174,16 @@ cdef class Calls:
         made, h = library.tensor(y), library.tensor(hn)
         return (made, h) if cn is None else (made, h, library.tensor(cn))
 
-    def infer(self, tuple seen not None, bint layer):
+    def infer(self, tuple seen not None, str layout not None):
         """Outputs of a small inference: (y, h) or (y, h, c), of a cell (h,) or (h, c); None if it is large."""
         x, h0, c0 = seen
-        made = infer_small(self.packed, x, h0 if c0 is None else (h0, c0), None, False)
+        cdef bint swapped = layout == "NTI"
+        made = infer_small(self.packed, x, h0 if c0 is None else (h0, c0), None, swapped, False)
         if made is None:
             return None
         y, last = made
         hn, cn = last if self.has_c else (last, None)
-        return self.outputs(y, hn, cn, layer)
+        return self.outputs(cnp.PyArray_SwapAxes(y, 0, 1) if swapped else y, hn, cn, layout == "NI")
 
     cdef cnp.ndarray over(self, tensor, int64_t first, int64_t second, int64_t third):
         """The memory of a new tensor, whose own axes these may not be."""
@@ -191,7 +193,7 @@ cdef class Calls:
         dims[0], dims[1], dims[2] = first, second, third
         return cnp.PyArray_SimpleNewFromData(3, dims, self.packed.type_num, look.data)
 
-    def forward(self, tuple seen not None, x, h0, bint layer):
+    def forward(self, tuple seen not None, x, h0, str layout not None):
         """(outputs, tape) of a training forward, None if y is large; x and h0 are the tensors that were seen.
 
         The outputs are the library's own, which may be resized. The tape holds a copy of y: what becomes of the output is
@@ -201,6 +203,9 @@ cdef class Calls:
         cdef cnp.ndarray x_, h_, c_, y, hn, cn = None
         cdef int64_t H = packed.problem.H, rows = packed.h_rows, width = packed.problem.D * H
         x_, h_, c_ = seen
+        cdef bint layer = layout == "NI", swapped = layout == "NTI"
+        if swapped:
+            x_ = cnp.PyArray_SwapAxes(x_, 0, 1)
         cdef int64_t steps = cnp.PyArray_DIM(x_, 0), batch = cnp.PyArray_DIM(x_, 1)
         if steps * batch * width > COPIED // (self.bits // 8):
             return None
@@ -217,7 +222,7 @@ cdef class Calls:
             cn = self.over(outputs[1], rows, batch, H)
         if not layer:
             made_y = made(like) if steps == rows and width == H else x.new_empty((steps, batch, width))
-            outputs.insert(0, made_y)
+            outputs.insert(0, made_y.transpose(0, 1) if swapped else made_y)
         y = new(packed, 3, steps, batch, width)
         tape = make_tape(packed, steps, batch)
         forward(packed, x_, y, h_, c_, hn, cn, None, None, None, None, tape)
@@ -225,7 +230,9 @@ cdef class Calls:
             memcpy(cnp.PyArray_DATA(self.over(made_y, steps, batch, width)), cnp.PyArray_DATA(y), cnp.PyArray_NBYTES(y))
         return tuple(outputs), (y, tape)
 
-    def backward(self, list tapes not None, tuple saved not None, tuple given not None, tuple wanted not None, bint layer):
+    def backward(
+        self, list tapes not None, tuple saved not None, tuple given not None, tuple wanted not None, str layout not None
+    ):
         """What `backward` of a node gives back, None if the call is not ordinary: gradients of x, h0, c0 and each weight.
 
         The tape is taken out of `tapes`, so of two threads only one gets it. `saved` begins with x, h0 and c0; `given` are
@@ -235,15 +242,22 @@ cdef class Calls:
         cdef Packed packed = self.packed
         cdef Library library = self.tensors
         cdef int64_t H = packed.problem.H, rows = packed.h_rows
+        cdef bint layer = layout == "NI", swapped = layout == "NTI"
         cdef int first = 0 if layer else 1, i
+        cdef cnp.ndarray x, h, c
+        cdef int64_t steps, batch
         try:
-            seen = self.see(saved[0], saved[1], saved[2], layer)
+            seen = self.see(saved[0], saved[1], saved[2], layout)
             if seen is None:
                 return None
             x, h, c = seen
+            if swapped:
+                x = cnp.PyArray_SwapAxes(x, 0, 1)
             steps, batch = cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1)
             if not layer and given[0] is not None:
                 dy = self.seen(given[0], False, True)
+                if swapped and dy is not None:
+                    dy = cnp.PyArray_SwapAxes(dy, 0, 1)
                 if not shaped(dy, 3, steps, batch, packed.problem.D * H):
                     return None
             if given[first] is not None:
@@ -264,7 +278,11 @@ cdef class Calls:
         for i in range(3):
             grads.append(library.empty_like(saved[i]) if wanted[1 + i] else None)
         if wanted[1]:
+            if swapped:
+                grads[1] = saved[0].new_empty((steps, batch, packed.problem.I))
             dx = self.over(grads[1], steps, batch, packed.problem.I)
+            if swapped:
+                grads[1] = grads[1].transpose(0, 1)
         if wanted[2]:
             dh0 = self.over(grads[2], rows, batch, H)
         if wanted[3]:

@@ -137,18 +137,19 @@ cdef class Library:
         return True
 
     cdef tensor(self, cnp.ndarray array):
-        """A tensor around a dense array of up to 3 axes."""
+        """A tensor around an array of up to 3 axes."""
         return self.around(
-            array, cnp.PyArray_DATA(array), cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), cnp.PyArray_TYPE(array)
+            array, cnp.PyArray_DATA(array), cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), cnp.PyArray_TYPE(array),
+            cnp.PyArray_STRIDES(array)
         )
 
-    cdef around(self, owner, void* data, int ndim, const cnp.npy_intp* dims, int type_num):
-        """A tensor of up to 3 axes on dense memory that is there as long as `owner`."""
+    cdef around(self, owner, void* data, int ndim, cnp.npy_intp* dims, int type_num, cnp.npy_intp* strides=NULL):
+        """A tensor of up to 3 axes on memory that is there as long as `owner`: dense, or with strides of so many bytes."""
         cdef PyObject* made = NULL
         cdef int i
         cdef int64_t step = 1
         if self.exchange == NULL:
-            array = cnp.PyArray_SimpleNewFromData(ndim, dims, type_num, data)
+            array = cnp.PyArray_New(np.ndarray, ndim, dims, type_num, strides, data, 0, cnp.NPY_ARRAY_WRITEABLE, None)
             cnp.set_array_base(array, owner)
             return self.from_numpy(array)
         cdef Lent* lent = <Lent*>malloc(sizeof(Lent))
@@ -162,7 +163,7 @@ cdef class Library:
         t.device.device_type = 1
         t.dtype.code, t.dtype.bits, t.dtype.lanes = 2, 32 if type_num == cnp.NPY_FLOAT else 64, 1
         for i in range(ndim - 1, -1, -1):
-            t.shape[i], t.strides[i] = dims[i], step
+            t.shape[i], t.strides[i] = dims[i], step if strides == NULL else strides[i] // (t.dtype.bits // 8)
             step *= t.shape[i]
         lent.managed.manager_ctx = <void*>owner
         Py_INCREF(owner)  # the deleter's

@@ -27,7 +27,8 @@ cdef Buffer borrow_workspace(Packed packed, bint small):
     return Buffer(nbytes) if workspace is None or workspace.nbytes < nbytes else workspace
 
 
-cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
+cdef infer_small(Packed packed, given_x, state, out, bint batch_first, bint y_too=True):
+    """(y, (hn, cn)), (y, hn); None of a call that is not ordinary. Without `y_too` y is (T, N, D*H) also of a batch-first x."""
     cdef fastrnn_forward_args a
     cdef cnp.ndarray x = plain(packed, given_x), h0 = None, c0 = None, y, hn, cn = None
     cdef int64_t I = packed.problem.I, H = packed.problem.H, rows = packed.h_rows, width = packed.problem.D * H
@@ -51,7 +52,9 @@ cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
             c0 = plain_state(packed, state, 1, ndim, batch)
         if h0 is None or (has_c and c0 is None):
             return None
-    if out is None:
+    if not y_too:
+        y = new(packed, ndim, steps, batch, width)
+    elif out is None:
         y = new(packed, ndim, first, second, width)
     else:
         y = plain(packed, out)
@@ -65,10 +68,11 @@ cdef infer_small(Packed packed, given_x, state, out, bint batch_first):
 
     memset(&a, 0, sizeof(a))
     a.x, a.x_t, a.x_n = cnp.PyArray_DATA(x), second * I, I
-    a.y, a.y_t, a.y_n = cnp.PyArray_DATA(y), second * width, width
+    a.y, a.y_t, a.y_n = cnp.PyArray_DATA(y), (second if y_too else batch) * width, width
     if swapped:
         a.x_t, a.x_n = a.x_n, a.x_t
-        a.y_t, a.y_n = a.y_n, a.y_t
+        if y_too:
+            a.y_t, a.y_n = a.y_n, a.y_t
     a.h0, a.c0, a.hn, a.cn = data(h0), data(c0), data(hn), data(cn)
     cdef fastrnn_problem problem = packed.problem  # before an allocation lets another thread plan
     cdef Buffer workspace = borrow_workspace(packed, True)

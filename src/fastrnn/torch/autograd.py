@@ -42,7 +42,7 @@ def run(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, params: Seq
     ):
         return _apply(call, x, h0, c0, *params)
     if call.seen is not None:
-        outputs: Outputs | None = call.snapshot.calls.infer(call.seen, call.layout == "NI")
+        outputs: Outputs | None = call.snapshot.calls.infer(call.seen, call.layout)
         if outputs is not None:
             return outputs
     return forward(call, x, h0, c0, call.draw(), keep=False)[0]
@@ -74,7 +74,7 @@ class _Recurrent(torch.autograd.Function):
         hooked = _is_hooked()
         seen, call.seen = call.seen, None  # the node keeps the call, and x may go
         calls = None if seen is None or hooked else call.snapshot.calls
-        made = None if calls is None else calls.forward(seen, x, h0, call.layout == "NI")
+        made = None if calls is None else calls.forward(seen, x, h0, call.layout)
         outputs: Outputs
         if made is not None:
             (outputs, tape), drawn, alias, version = made, NOTHING, None, 0
@@ -98,7 +98,7 @@ class _Recurrent(torch.autograd.Function):
         tensors, derivable = ctx.saved_tensors, torch.is_grad_enabled()
         if calls is not None and not derivable:
             made: tuple[Tensor | None, ...] | None
-            made = calls.backward(tapes, tensors, given, ctx.needs_input_grad, call.layout == "NI")
+            made = calls.backward(tapes, tensors, given, ctx.needs_input_grad, call.layout)
             if made is not None:
                 return made
         x, h0, c0, *saved = tensors

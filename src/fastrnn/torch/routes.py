@@ -116,10 +116,11 @@ def prepared(
 ) -> Parsed:  # fmt: skip
     """The call that these arguments make, or why they make none of ours."""
     h0, c0 = _split(kind, hx)
-    usual = not (first or p or rates or (h0 is None and hx is not None))
+    layout = "NTI" if first else "TNI"
+    usual = not (p or rates or (h0 is None and hx is not None))
     usual = usual and sizes is None and lengths is None and reset is None
     weights = known(kind, nonlinearity, biases, layers, both, params)
-    if usual and weights is not None and (call := _seen(weights, "TNI", x, h0, c0)) is not None:
+    if usual and weights is not None and (call := _seen(weights, layout, x, h0, c0)) is not None:
         return call, x, h0, c0, params, OURS
     if type(x) not in PLAIN:
         return *NOTHING, "not a plain tensor"
@@ -150,10 +151,10 @@ def prepared(
         or (c0 is not None and c0.shape != wanted)
     ):
         return *NOTHING, "arguments that do not fit"
-    call = _seen(weights, "TNI", x, h0, c0) if usual else None
+    call = _seen(weights, layout, x, h0, c0) if usual else None
     if call is None:
         follow_threads(weights.module)
-        call = Call(weights, "NTI" if first else "TNI", steps, batch, p, lengths, reset, None, rates)
+        call = Call(weights, layout, steps, batch, p, lengths, reset, None, rates)
     return call, x, h0, c0, params, OURS
 
 
@@ -171,11 +172,13 @@ def _seen(weights: Snapshot, layout: str, x: Any, h0: Any, c0: Any) -> Call | No
 
     None of others, and of backends that do not look: then one thing is asked after the other.
     """
-    seen = None if weights.calls is None else weights.calls.see(x, h0, c0, layout == "NI")
+    seen = None if weights.calls is None else weights.calls.see(x, h0, c0, layout)
     if seen is None:
         return None
     follow_threads(weights.module)
     steps, batch, _ = seen[0].shape
+    if layout == "NTI":
+        steps, batch = batch, steps
     return Call(weights, layout, steps, batch, seen=seen)
 
 
