@@ -38,3 +38,4 @@ def see(tensor, bint double, bint layer=False):
 
 include "_dlpack.pxi"
 include "_calls.pxi"
+include "_modules.pxi"

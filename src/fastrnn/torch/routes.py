@@ -115,12 +115,11 @@ def prepared(
     sizes: Any = None, lengths: Any = None, reset: Any = None, rates: Rates | None = None,
 ) -> Parsed:  # fmt: skip
     """The call that these arguments make, or why they make none of ours."""
-    h0, c0 = _split(kind, hx)
     layout = "NTI" if first else "TNI"
-    usual = not (p or rates or (h0 is None and hx is not None))
-    usual = usual and sizes is None and lengths is None and reset is None
+    h0, c0 = _split(kind, hx)
+    plain = not (p or rates or (h0 is None and hx is not None)) and sizes is lengths is reset is None
     weights = known(kind, nonlinearity, biases, layers, both, params)
-    if usual and weights is not None and (call := _seen(weights, layout, x, h0, c0)) is not None:
+    if plain and weights is not None and (call := _seen(weights, layout, x, h0, c0)) is not None:
         return call, x, h0, c0, params, OURS
     if type(x) not in PLAIN:
         return *NOTHING, "not a plain tensor"
@@ -151,7 +150,7 @@ def prepared(
         or (c0 is not None and c0.shape != wanted)
     ):
         return *NOTHING, "arguments that do not fit"
-    call = _seen(weights, layout, x, h0, c0) if usual else None
+    call = _seen(weights, layout, x, h0, c0) if plain else None
     if call is None:
         follow_threads(weights.module)
         call = Call(weights, layout, steps, batch, p, lengths, reset, None, rates)

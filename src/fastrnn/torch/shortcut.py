@@ -9,39 +9,50 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import wraps
-from operator import attrgetter, is_
 from types import FunctionType
 from typing import Any
 
 import torch
 from torch.nn.modules import rnn
 
+from .. import backends
 from . import autograd, routes
 from .cache import PLAIN
 
 Forward = Callable[..., Any]
 Kind = type[torch.nn.RNNBase]
 
+KINDS: tuple[Kind, ...] = (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN)
 # What PyTorch's forward calls. Of a class or of a module that has its own, it is called.
-_ASKED = frozenset({
+_ASKED = (
     "_update_flat_weights", "_weights_have_changed", "check_forward_args", "check_hidden_size", "check_input",
     "get_expected_cell_size", "get_expected_hidden_size", "permute_hidden",
-})  # fmt: skip
-_methods: dict[Kind, Callable[[type], Any]] = {
-    kind: attrgetter(*(name for name in _ASKED if hasattr(kind, name)))
-    for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN)
-}
+)  # fmt: skip
 _is_compiling = torch.compiler.is_compiling
 
 
-def is_pytorchs(kind: Kind) -> bool:
+def _methods(kind: Kind) -> dict[str, Any]:
+    return {name: getattr(kind, name) for name in _ASKED if hasattr(kind, name)}
+
+
+def _is_pytorchs(kind: Kind) -> bool:
     """Whether the class's forward and all that it calls are as PyTorch wrote them, which others may have replaced."""
-    functions = (kind.forward, *_methods[kind](kind))
+    functions = (kind.forward, *_methods(kind).values())
     return all(isinstance(f, FunctionType) and f.__code__.co_filename == rnn.__file__ for f in functions)
 
 
-# Those methods, of each class that is PyTorch's own at this time: of another there is no shortcut.
-USUAL = {kind: methods(kind) for kind, methods in _methods.items() if is_pytorchs(kind)}
+def _usual() -> dict[Kind, Any]:
+    """What knows a class's ordinary modules, of each class that is PyTorch's own at this time: of another there is no shortcut.
+
+    Nor is there one where the compiled backend is not.
+    """
+    if "cpp" not in backends.available():
+        return {}
+    core: Any = backends.load("cpp")
+    return {kind: core.Usual(kind, _methods(kind)) for kind in KINDS if _is_pytorchs(kind)}
+
+
+USUAL = _usual()
 
 
 def name_of(module: torch.nn.RNNBase, kind: Kind) -> str:
@@ -52,31 +63,25 @@ def name_of(module: torch.nn.RNNBase, kind: Kind) -> str:
     return "rnn_tanh" if mode == "RNN_TANH" else "rnn_relu" if mode == "RNN_RELU" else ""
 
 
-def is_usual(module: torch.nn.RNNBase, kind: Kind) -> bool:
-    """Whether its methods are PyTorch's, and its list of weights is what its parameters are now."""
-    own, state = type(module), vars(module)
-    if not isinstance(module, kind) or _methods[kind](own) != USUAL.get(kind) or not state.keys().isdisjoint(_ASKED):
-        return False
-    try:
-        parameters, names, weights = state["_parameters"], state["_flat_weights_names"], state["_flat_weights"]
-        projected = state["proj_size"]
-    except KeyError:  # PyTorch tells what is missing
-        return False
-    if projected or not state.keys().isdisjoint(names) or len(names) != len(weights):
-        return False
-    if own is not kind and any([hasattr(own, name) for name in names]):  # a property, say, over the parameter
-        return False
-    return all(map(is_, map(parameters.get, names), weights))
-
-
 def outputs(module: torch.nn.RNNBase, kind: Kind, name: str, x: Any, hx: Any) -> Any:
     """(y, h) or (y, (h, c)), as the module's forward gives them; None of a call that is not ours, or has to ask."""
-    if type(x) not in PLAIN or x.dim() != 3 or routes.context() or not is_usual(module, kind):
+    if kind not in USUAL or type(x) not in PLAIN or x.dim() != 3 or routes.context():
         return None
+    params = USUAL[kind].weights(module)
+    if params is None:
+        return None
+    p = module.dropout if module.training else 0.0
     call, x, h0, c0, params, _ = routes.prepared(
-        *routes.SEQUENCES[name], x, hx, module._flat_weights, module.bias, module.num_layers,
-        module.dropout if module.training else 0.0, module.bidirectional, module.batch_first,
-    )  # fmt: skip
+        *routes.SEQUENCES[name],
+        x,
+        hx,
+        params,
+        module.bias,
+        module.num_layers,
+        p,
+        module.bidirectional,
+        module.batch_first,
+    )
     if call is None or (call.spec.input_size, call.spec.hidden_size) != (module.input_size, module.hidden_size):
         return None
     routes.ONE_MORE[name]()
