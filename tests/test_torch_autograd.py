@@ -259,9 +259,13 @@ def test_memory_is_shared_with_numpy() -> None:
     x = torch.randn(T, N, I)
     weights = cache.snapshot("lstm", "tanh", True, 1, False, net._flat_weights)
     assert weights is not None
-    call = autograd.Call(weights, "TNI", T, N)
-    assert np.shares_memory(call.sequence(x), x.numpy())
-    made = call.new(x, H)
-    assert weights.see(call.given(made), False).ctypes.data == made.data_ptr()
+    assert np.shares_memory(autograd.Call(weights, "TNI", T, N).sequence(x), x.numpy())
+    for steps, batch in ((T, N), (1, N), (T, 1)):
+        for layout, lead in (("TNI", (steps, batch)), ("NTI", (batch, steps)), ("NI", (batch,))):
+            call = autograd.Call(weights, layout, 1 if layout == "NI" else steps, batch)
+            made = call.new(x, H)
+            assert made.shape == (*lead, H) and not made._is_view()
+            kernels = call.sequence(made)
+            assert kernels.shape == (call.steps, batch, H) and kernels.ctypes.data == made.data_ptr()
     for view, p in zip(weights.views, net.parameters(), strict=True):
         assert np.shares_memory(view, p.detach().numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -70,18 +71,25 @@ def test_uncounted_changes_are_noticed_in_a_compiled_graph() -> None:
         torch.testing.assert_close(compiled(x).detach(), expected(gru, x))
 
 
+@pytest.mark.parametrize("layout", ["time first", "batch first", "packed"])
+@pytest.mark.parametrize("steps", [1, 4, 3000])
 @pytest.mark.parametrize("cell", [torch.nn.GRU, torch.nn.RNN])
-def test_outputs_may_be_changed_in_place(cell: type[torch.nn.Module]) -> None:
+def test_outputs_may_be_changed_in_place(cell: type[torch.nn.Module], steps: int, layout: str) -> None:
+    """Also y of many steps, of which the tape has no copy."""
     torch.manual_seed(0)
-    layer, x = cell(5, 7), torch.randn(4, 3, 5)
+    layer, x = cell(5, 7, batch_first=layout == "batch first"), torch.randn(steps, 3, 5)
+    given: Any = x.transpose(0, 1).contiguous() if layout == "batch first" else x
+    if layout == "packed":
+        given = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor([steps, steps, (steps + 1) // 2]))
     found = []
     for patched in (True, False):
         if not patched:
             ft.unpatch()
         layer.zero_grad()
-        y, h = layer(x)
+        y, h = layer(given)
+        y = y.data if layout == "packed" else y
         y.mul_(2)
-        (y.square().sum() + h.sum()).backward()
+        (y.square().mean() + h.sum()).backward()
         found.append([p.grad.clone() for p in layer.parameters()])
     ft.patch()
     for ours, theirs in zip(*found, strict=True):

@@ -193,6 +193,10 @@ cdef class Calls:
         dims[0], dims[1], dims[2] = first, second, third
         return cnp.PyArray_SimpleNewFromData(3, dims, self.packed.type_num, look.data)
 
+    cdef swapped(self, like, int64_t steps, int64_t batch, int64_t features):
+        """A tensor (N, T, features) on time-major memory that is no view: of a node's output that could not be changed in place."""
+        return like.new_empty_strided((batch, steps, features), (features, batch * features, 1))
+
     def forward(self, tuple seen not None, x, h0, str layout not None):
         """(outputs, tape) of a training forward, None if y is large; x and h0 are the tensors that were seen.
 
@@ -221,8 +225,11 @@ cdef class Calls:
             outputs.append(made(like))
             cn = self.over(outputs[1], rows, batch, H)
         if not layer:
-            made_y = made(like) if steps == rows and width == H else x.new_empty((steps, batch, width))
-            outputs.insert(0, made_y.transpose(0, 1) if swapped else made_y)
+            if swapped:
+                made_y = self.swapped(x, steps, batch, width)
+            else:
+                made_y = made(like) if steps == rows and width == H else x.new_empty((steps, batch, width))
+            outputs.insert(0, made_y)
         y = new(packed, 3, steps, batch, width)
         tape = make_tape(packed, steps, batch)
         forward(packed, x_, y, h_, c_, hn, cn, None, None, None, None, tape)
@@ -279,10 +286,8 @@ cdef class Calls:
             grads.append(library.empty_like(saved[i]) if wanted[1 + i] else None)
         if wanted[1]:
             if swapped:
-                grads[1] = saved[0].new_empty((steps, batch, packed.problem.I))
+                grads[1] = self.swapped(saved[0], steps, batch, packed.problem.I)
             dx = self.over(grads[1], steps, batch, packed.problem.I)
-            if swapped:
-                grads[1] = grads[1].transpose(0, 1)
         if wanted[2]:
             dh0 = self.over(grads[2], rows, batch, H)
         if wanted[3]:

@@ -51,7 +51,7 @@ def run(call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, params: Seq
 def forward(
     call: Call, x: Tensor, h0: Tensor | None, c0: Tensor | None, drawn: Drawn, keep: bool
 ) -> tuple[Outputs, Tensor, object]:
-    """Outputs, y (T, N, D*H) among or under them, and the tape if it is to be kept."""
+    """Outputs, y of all steps, which is one of them but for a cell's, and the tape if it is to be kept."""
     weights, spec = call.snapshot, call.spec
     packed, module = weights.packed, weights.module
     y, hn = call.new(x, spec.directions * spec.hidden_size), call.new_state(x, h0)
@@ -61,11 +61,11 @@ def forward(
     see, double, lone = weights.see, call.double, call.layout == "NI"
     last = None if cn is None else see(cn, double, lone)
     module.forward(
-        packed, call.sequence(x), see(y, double), call.state(h0), call.state(c0), see(hn, double, lone), last,
+        packed, call.sequence(x), call.sequence(y), call.state(h0), call.state(c0), see(hn, double, lone), last,
         call.lengths, call.reset, None, drawn.dropout, tape, call.packing, drawn.regular,
     )  # fmt: skip
     states = (hn,) if cn is None else (hn, cn)
-    return states if lone else (call.given(y), *states), y, tape
+    return states if lone else (y, *states), y, tape
 
 
 class _Recurrent(torch.autograd.Function):
@@ -168,7 +168,7 @@ def backward(
     call: Call, tape: object, x: Tensor, y: Tensor, h0: Tensor | None, c0: Tensor | None,
     dy: Tensor | None, dstate: Sequence[Tensor | None], wanted: Sequence[bool], drawn: Drawn,
 ) -> list[Tensor | None]:  # fmt: skip
-    """Gradients of x, h0, c0 and each weight, None where not wanted; y (T, N, D*H)."""
+    """Gradients of x, h0, c0 and each weight, None where not wanted; y as `forward` gives it."""
     weights, spec, double, lone = call.snapshot, call.spec, call.double, call.layout == "NI"
     see = weights.see
     dx = call.new(x, spec.input_size) if wanted[0] else None
@@ -177,14 +177,14 @@ def backward(
     flat = backends.empty((spec.weight_count,), spec.dtype) if any(wanted[3:]) else None
     dhn, dcn = (*dstate, None)[:2]
     weights.module.backward(
-        weights.packed, tape, call.sequence(x), see(y, double), call.state(h0), call.state(c0),
+        weights.packed, tape, call.sequence(x), call.sequence(y), call.state(h0), call.state(c0),
         None if dy is None else call.sequence(dy), call.state(dhn), call.state(dcn),
-        None if dx is None else see(dx, double),
+        None if dx is None else call.sequence(dx),
         None if dh0 is None else see(dh0, double, lone),
         None if dc0 is None else see(dc0, double, lone),
         flat, call.lengths, call.reset, None, drawn.dropout, False, False, call.packing, drawn.regular,
     )  # fmt: skip
-    grads = [None if dx is None else call.given(dx), dh0, dc0]
+    grads = [dx, dh0, dc0]
     if flat is None:
         return [*grads, *([None] * len(wanted[3:]))]
     views = weights.cut(flat)

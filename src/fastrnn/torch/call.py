@@ -71,15 +71,19 @@ class Call:
         return given if _validate.fits(given) else given.copy()
 
     def new(self, like: Tensor, features: int) -> Tensor:
-        """(T, N, features), dense: also of batch-first calls, of which PyTorch's outputs are transposed views too."""
-        shape = (self.steps, self.batch) if self.packing is None else (self.packing.rows, 1)
-        return like.new_empty((*shape, features))
+        """A tensor in the layout of the call that `sequence` gives without a copy.
 
-    def given(self, sequence: Tensor) -> Tensor:
-        """What `new` made, in the layout of the call."""
+        Of batch-first calls it is (N, T, features) on time-major memory, as PyTorch's outputs are, and no view: one that
+        came out of a node could not be changed in place.
+        """
         if self.packing is not None:
-            return sequence.squeeze(1)
-        return sequence.transpose(0, 1) if self.layout == "NTI" else sequence[0] if self.layout == "NI" else sequence
+            return like.new_empty((self.packing.rows, features))
+        if self.layout == "NI":
+            return like.new_empty((self.batch, features))
+        if self.layout == "NTI":
+            strides = features, self.batch * features, 1
+            return like.new_empty_strided((self.batch, self.steps, features), strides)
+        return like.new_empty((self.steps, self.batch, features))
 
     def state(self, tensor: Tensor | None) -> Array | None:
         """(L*D, N, H), dense."""

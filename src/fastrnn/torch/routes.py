@@ -116,7 +116,7 @@ def prepared(
 ) -> Parsed:  # fmt: skip
     """The call that these arguments make, or why they make none of ours."""
     layout = "NTI" if first else "TNI"
-    h0, c0 = _split(kind, hx)
+    h0, c0 = (None, None) if hx is None else _split(kind, hx)
     plain = not (p or rates or (h0 is None and hx is not None)) and sizes is lengths is reset is None
     weights = known(kind, nonlinearity, biases, layers, both, params)
     if plain and weights is not None and (call := _seen(weights, layout, x, h0, c0)) is not None:
@@ -174,7 +174,8 @@ def _seen(weights: Snapshot, layout: str, x: Any, h0: Any, c0: Any) -> Call | No
     seen = None if weights.calls is None else weights.calls.see(x, h0, c0, layout)
     if seen is None:
         return None
-    follow_threads(weights.module)
+    if following:
+        follow_threads(weights.module)
     steps, batch, _ = seen[0].shape
     if layout == "NTI":
         steps, batch = batch, steps

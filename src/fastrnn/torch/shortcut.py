@@ -42,9 +42,9 @@ def _is_pytorchs(kind: Kind) -> bool:
 
 
 def _usual() -> dict[Kind, Any]:
-    """What knows a class's ordinary modules, of each class that is PyTorch's own at this time: of another there is no shortcut.
+    """What knows a class's ordinary modules, of each class that is PyTorch's own at this time.
 
-    Nor is there one where the compiled backend is not.
+    Of another class there is no shortcut, nor where the compiled backend is missing.
     """
     if "cpp" not in backends.available():
         return {}
