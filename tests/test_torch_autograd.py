@@ -264,8 +264,10 @@ def test_memory_is_shared_with_numpy() -> None:
         for layout, lead in (("TNI", (steps, batch)), ("NTI", (batch, steps)), ("NI", (batch,))):
             call = autograd.Call(weights, layout, 1 if layout == "NI" else steps, batch)
             made = call.new(x, H)
-            assert made.shape == (*lead, H) and not made._is_view()
+            assert made.shape == (*lead, H)
+            assert not made._is_view()
             kernels = call.sequence(made)
-            assert kernels.shape == (call.steps, batch, H) and kernels.ctypes.data == made.data_ptr()
+            assert kernels.shape == (call.steps, batch, H)
+            assert kernels.ctypes.data == made.data_ptr()
     for view, p in zip(weights.views, net.parameters(), strict=True):
         assert np.shares_memory(view, p.detach().numpy())
