@@ -73,8 +73,8 @@ class Call:
     def new(self, like: Tensor, features: int) -> Tensor:
         """A tensor in the layout of the call that `sequence` gives without a copy.
 
-        Of batch-first calls it is (N, T, features) on time-major memory, as PyTorch's outputs are, and no view: what came
-        out of a node as one could not be changed in place.
+        Of batch-first calls it is (N, T, features) on time-major memory, as PyTorch's outputs are, and no view: such an
+        output of a node could not be changed in place.
         """
         if self.packing is not None:
             return like.new_empty((self.packing.rows, features))
