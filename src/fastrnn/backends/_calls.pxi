@@ -250,7 +250,7 @@ cdef class Calls:
         cdef Library library = self.tensors
         cdef int64_t H = packed.problem.H, rows = packed.h_rows
         cdef bint layer = layout == "NI", swapped = layout == "NTI"
-        cdef int first = 0 if layer else 1, i
+        cdef int first = 0 if layer else 1
         cdef cnp.ndarray x, h, c
         cdef int64_t steps, batch
         try:
@@ -281,16 +281,15 @@ cdef class Calls:
             return None
         y, tape = tapes.pop()
         # Of PyTorch's own memory, which may be resized, as outputs are.
-        cdef list grads = [None]
-        for i in range(3):
-            grads.append(library.empty_like(saved[i]) if wanted[1 + i] else None)
+        cdef list grads = [None] * 4
         if wanted[1]:
-            if swapped:
-                grads[1] = self.swapped(saved[0], steps, batch, packed.problem.I)
+            grads[1] = self.swapped(saved[0], steps, batch, packed.problem.I) if swapped else library.empty_like(saved[0])
             dx = self.over(grads[1], steps, batch, packed.problem.I)
         if wanted[2]:
+            grads[2] = library.empty_like(saved[1])
             dh0 = self.over(grads[2], rows, batch, H)
         if wanted[3]:
+            grads[3] = library.empty_like(saved[2])
             dc0 = self.over(grads[3], rows, batch, H)
         if True in wanted[4:]:
             flat = empty((cnp.PyArray_SIZE(packed.weights),), x.dtype)

@@ -291,6 +291,14 @@ def _library_of(module: Backend) -> Any:
 _libraries: dict[str, Any] = {}
 
 
+def usual(kind: type, methods: dict[str, Any]) -> Any:
+    """What the compiled backend tells a class's ordinary modules from others by; None where it is missing."""
+    if "cpp" not in backends.available():
+        return None
+    core: Any = backends.load("cpp")
+    return core.Usual(kind, methods)
+
+
 def invalidate(module: torch.nn.Module | None = None) -> None:
     """Forget the packed weights of a module, or of all: the next call packs them anew.
 

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch.nn.modules import rnn
 
-from .. import backends
 from . import autograd, routes
-from .cache import PLAIN
+from .cache import PLAIN, usual
 
 Forward = Callable[..., Any]
 Kind = type[torch.nn.RNNBase]
@@ -41,18 +40,11 @@ def _is_pytorchs(kind: Kind) -> bool:
     return all(isinstance(f, FunctionType) and f.__code__.co_filename == rnn.__file__ for f in functions)
 
 
-def _usual() -> dict[Kind, Any]:
-    """What knows a class's ordinary modules, of each class that is PyTorch's own at this time.
-
-    Of another class there is no shortcut, nor where the compiled backend is missing.
-    """
-    if "cpp" not in backends.available():
-        return {}
-    core: Any = backends.load("cpp")
-    return {kind: core.Usual(kind, _methods(kind)) for kind in KINDS if _is_pytorchs(kind)}
-
-
-USUAL = _usual()
+# What tells a class's ordinary modules from others, of each class that is PyTorch's own at this time: of another there
+# is no shortcut, nor where the compiled backend is missing.
+USUAL: dict[Kind, Any] = {
+    kind: known for kind in KINDS if _is_pytorchs(kind) and (known := usual(kind, _methods(kind))) is not None
+}
 
 
 def name_of(module: torch.nn.RNNBase, kind: Kind) -> str:
