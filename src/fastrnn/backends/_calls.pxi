@@ -141,7 +141,8 @@ cdef class Calls:
     def see(self, x, h0, c0, str layout not None):
         """(x, h0, c0) as arrays of three axes, for as long as the tensors live; None if they are not ordinary.
 
-        x is (T, N, I), of the layout "NTI" (N, T, I), of "NI", a cell, (1, N, I); h0 and c0 are (L*D, N, H).
+        The layout of the tensors is "TNI", "NTI" (batch first) or "NI" (a cell). The array of x is (T, N, I), (N, T, I) or
+        (1, N, I); those of h0 and c0 are (L*D, N, H).
         """
         cdef cnp.ndarray array, h = None, c = None
         cdef bint layer = layout == "NI"
@@ -193,8 +194,8 @@ cdef class Calls:
         dims[0], dims[1], dims[2] = first, second, third
         return cnp.PyArray_SimpleNewFromData(3, dims, self.packed.type_num, look.data)
 
-    cdef swapped(self, like, int64_t steps, int64_t batch, int64_t features):
-        """A tensor (N, T, features) on time-major memory that is no view: of a node's output that could not be changed in place."""
+    cdef new_batch_first(self, like, int64_t steps, int64_t batch, int64_t features):
+        """A tensor (N, T, features) on time-major memory, and no view, as `Call.new` of fastrnn.torch makes it."""
         return like.new_empty_strided((batch, steps, features), (features, batch * features, 1))
 
     def forward(self, tuple seen not None, x, h0, str layout not None):
@@ -226,7 +227,7 @@ cdef class Calls:
             cn = self.over(outputs[1], rows, batch, H)
         if not layer:
             if swapped:
-                made_y = self.swapped(x, steps, batch, width)
+                made_y = self.new_batch_first(x, steps, batch, width)
             else:
                 made_y = made(like) if steps == rows and width == H else x.new_empty((steps, batch, width))
             outputs.insert(0, made_y)
@@ -283,7 +284,7 @@ cdef class Calls:
         # Of PyTorch's own memory, which may be resized, as outputs are.
         cdef list grads = [None] * 4
         if wanted[1]:
-            grads[1] = self.swapped(saved[0], steps, batch, packed.problem.I) if swapped else library.empty_like(saved[0])
+            grads[1] = self.new_batch_first(saved[0], steps, batch, packed.problem.I) if swapped else library.empty_like(saved[0])
             dx = self.over(grads[1], steps, batch, packed.problem.I)
         if wanted[2]:
             grads[2] = library.empty_like(saved[1])

@@ -18,24 +18,33 @@ cdef class Usual:
         self.kind, self.methods = kind, methods
 
     def weights(self, module):
-        """Its list of weights, if its methods are the library's and the list is what its parameters are now; or None."""
-        cdef dict state
+        """Its list of weights; None if its methods are not the library's, if its options are of other types than the library
+        takes or ask for a projection, or if the list is not what its parameters are now: the library tells what is wrong, or
+        computes it.
+        """
         own = type(module)
         if not isinstance(module, self.kind) or type(module.__dict__) is not dict:
             return None
-        state = module.__dict__
+        cdef dict state = module.__dict__
         for name, function in self.methods.items():
             if getattr(own, name, None) is not function or name in state:
                 return None
-        parameters, names, weights = state.get("_parameters"), state.get("_flat_weights_names"), state.get("_flat_weights")
-        # The library tells what is missing, and computes projections.
-        if not isinstance(parameters, dict) or type(names) is not list or type(weights) is not list:
-            return None
-        if state.get("proj_size", True) or len(<list>names) != len(<list>weights):
-            return None
-        for name, weight in zip(<list>names, <list>weights):
-            if name in state or (<dict>parameters).get(name) is not weight:
+        try:
+            if module.proj_size or type(module.num_layers) is not int or type(module.bias) is not bool:
                 return None
-            if own is not self.kind and hasattr(own, name):  # a property, say, over the parameter
+            if type(module.bidirectional) is not bool or type(module.batch_first) is not bool:
                 return None
+            if type(module.training) is not bool or not isinstance(module.dropout, (float, int)):
+                return None
+            # As the library finds them: a subclass may have properties over them.
+            parameters, names, weights = module._parameters, module._flat_weights_names, module._flat_weights
+            if type(names) is not list or type(weights) is not list or len(<list>names) != len(<list>weights):
+                return None
+            for name, weight in zip(<list>names, <list>weights):
+                if name in state or parameters[name] is not weight:
+                    return None
+                if own is not self.kind and hasattr(own, name):  # a property, say, over the parameter
+                    return None
+        except (AttributeError, KeyError):  # something is missing
+            return None
         return weights

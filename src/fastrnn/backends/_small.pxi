@@ -28,7 +28,10 @@ cdef Buffer borrow_workspace(Packed packed, bint small):
 
 
 cdef infer_small(Packed packed, given_x, state, out, bint batch_first, bint y_too=True):
-    """(y, (hn, cn)), (y, hn); None of a call that is not ordinary. Without `y_too` y is (T, N, D*H) also of a batch-first x."""
+    """(y, (hn, cn)), (y, hn); None of a call that is not ordinary.
+
+    Without `y_too` y is a new array (T, N, D*H) also of a batch-first x, and `out` is not looked at.
+    """
     cdef fastrnn_forward_args a
     cdef cnp.ndarray x = plain(packed, given_x), h0 = None, c0 = None, y, hn, cn = None
     cdef int64_t I = packed.problem.I, H = packed.problem.H, rows = packed.h_rows, width = packed.problem.D * H

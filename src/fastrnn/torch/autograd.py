@@ -1,7 +1,7 @@
 """One recurrent call on tensors: inference, or one node of PyTorch's graph.
 
 Kernels read and write the tensors' own memory. The node keeps the backend's tape besides what PyTorch saves, so an
-in-place change of an input or of a weight that backward needs is the error it always was. Where the tape is gone (a
+in-place change of an input or of a weight that backward needs is an error, as it mostly was. Where the tape is gone (a
 second backward of the same graph, a checkpoint), it is made again from the saved tensors, bit for bit the same; also
 where the output was changed in place, if it is long: of a short one the tape has a copy.
 """
@@ -116,7 +116,7 @@ class _Recurrent(torch.autograd.Function):
             tape = None if y is None else tapes.pop()  # one list operation: of two threads only one gets it
         except IndexError:
             tape = None
-        if tape is None or y._version != version:
+        if tape is None or y._version != version or not y.data_ptr():  # its storage was resized
             _, y, tape = forward(call, x, h0, c0, drawn, keep=True)
         return (None, *backward(call, tape, x, y, h0, c0, dy, grads, wanted, drawn))
 

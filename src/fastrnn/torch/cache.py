@@ -292,11 +292,9 @@ _libraries: dict[str, Any] = {}
 
 
 def usual(kind: type, methods: dict[str, Any]) -> Any:
-    """What the compiled backend tells a class's ordinary modules from others by; None where it is missing."""
-    if "cpp" not in backends.available():
-        return None
-    core: Any = backends.load("cpp")
-    return core.Usual(kind, methods)
+    """What tells a class's ordinary modules from others, if the backend in force has such a thing; or None."""
+    made: Any = getattr(backends.current(), "Usual", None)
+    return None if made is None else made(kind, methods)
 
 
 def invalidate(module: torch.nn.Module | None = None) -> None:

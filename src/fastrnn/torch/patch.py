@@ -66,7 +66,7 @@ ROUTED = {name: _routed(name, original, always=False) for name, original in ORIG
 OURS = {name: _routed(name, original, always=True) for name, original in ORIGINALS.items()}
 # class -> its forward, and that with the shortcut; not of a class that others had changed before
 FORWARDS: dict[Any, tuple[Any, Any]] = {
-    kind: (kind.forward, shortcut.forward_of(kind, kind.forward, ROUTED)) for kind in shortcut.USUAL
+    kind: (kind.forward, shortcut.forward_of(kind, kind.forward, ROUTED)) for kind in shortcut.METHODS
 }
 
 

@@ -104,6 +104,10 @@ def sequence(kind: str, nonlinearity: str, args: tuple[Any, ...], kwargs: dict[s
     else:
         x, sizes, hx, params, biases, layers, dropout, train, both = args
         first = False
+    # An option of another type PyTorch may take, or tell what it is.
+    flags = biases, train, both, first
+    if type(layers) is not int or not isinstance(dropout, (float, int)) or any([type(f) is not bool for f in flags]):
+        return *NOTHING, "arguments that do not fit"
     reason = context()
     if reason:
         return *NOTHING, reason
@@ -174,8 +178,7 @@ def _seen(weights: Snapshot, layout: str, x: Any, h0: Any, c0: Any) -> Call | No
     seen = None if weights.calls is None else weights.calls.see(x, h0, c0, layout)
     if seen is None:
         return None
-    if following:
-        follow_threads(weights.module)
+    follow_threads(weights.module)
     steps, batch, _ = seen[0].shape
     if layout == "NTI":
         steps, batch = batch, steps

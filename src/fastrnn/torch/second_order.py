@@ -66,7 +66,7 @@ def _with_layer(call: Call, state: Tensor | None) -> Tensor | None:
 
 
 def _as_given(call: Call, y: Tensor) -> Tensor:
-    """As `Call.given`, in PyTorch's operations."""
+    """y (T, N, D*H) in the layout of the call."""
     if call.packing is not None:
         return y.flatten(0, 1)[torch.from_numpy(call.packing.indices())]
     return y.transpose(0, 1) if call.layout == "NTI" else y

@@ -21,7 +21,6 @@ from .cache import PLAIN, usual
 Forward = Callable[..., Any]
 Kind = type[torch.nn.RNNBase]
 
-KINDS: tuple[Kind, ...] = (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN)
 # What PyTorch's forward calls. Of a class or of a module that has its own, it is called.
 _ASKED = (
     "_update_flat_weights", "_weights_have_changed", "check_forward_args", "check_hidden_size", "check_input",
@@ -40,11 +39,22 @@ def _is_pytorchs(kind: Kind) -> bool:
     return all(isinstance(f, FunctionType) and f.__code__.co_filename == rnn.__file__ for f in functions)
 
 
-# What tells a class's ordinary modules from others, of each class that is PyTorch's own at this time: of another there
-# is no shortcut, nor where the compiled backend is missing.
-USUAL: dict[Kind, Any] = {
-    kind: known for kind in KINDS if _is_pytorchs(kind) and (known := usual(kind, _methods(kind))) is not None
+# Those methods, of each class that is PyTorch's own at this time: of another there is no shortcut.
+METHODS: dict[Kind, dict[str, Any]] = {
+    kind: _methods(kind) for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN) if _is_pytorchs(kind)
 }
+_usual: dict[Kind, Any] = {}  # class -> what tells its ordinary modules from others
+
+
+def weights_of(module: torch.nn.RNNBase, kind: Kind) -> Any:
+    """The list of an ordinary module's weights; None of another, and until the compiled backend has been in force."""
+    known = _usual.get(kind)
+    if known is None:
+        known = usual(kind, METHODS[kind]) if kind in METHODS else None
+        if known is None:
+            return None
+        _usual[kind] = known
+    return known.weights(module)
 
 
 def name_of(module: torch.nn.RNNBase, kind: Kind) -> str:
@@ -57,23 +67,15 @@ def name_of(module: torch.nn.RNNBase, kind: Kind) -> str:
 
 def outputs(module: torch.nn.RNNBase, kind: Kind, name: str, x: Any, hx: Any) -> Any:
     """(y, h) or (y, (h, c)), as the module's forward gives them; None of a call that is not ours, or has to ask."""
-    if kind not in USUAL or type(x) not in PLAIN or x.dim() != 3 or routes.context():
+    if type(x) not in PLAIN or x.dim() != 3 or routes.context():
         return None
-    params = USUAL[kind].weights(module)
+    params = weights_of(module, kind)
     if params is None:
         return None
-    p = module.dropout if module.training else 0.0
     call, x, h0, c0, params, _ = routes.prepared(
-        *routes.SEQUENCES[name],
-        x,
-        hx,
-        params,
-        module.bias,
-        module.num_layers,
-        p,
-        module.bidirectional,
-        module.batch_first,
-    )
+        *routes.SEQUENCES[name], x, hx, params, module.bias, module.num_layers,
+        module.dropout if module.training else 0.0, module.bidirectional, module.batch_first,
+    )  # fmt: skip
     if call is None or (call.spec.input_size, call.spec.hidden_size) != (module.input_size, module.hidden_size):
         return None
     routes.ONE_MORE[name]()
