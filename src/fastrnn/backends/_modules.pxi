@@ -1,4 +1,5 @@
-# Part of _core.pyx: a look at a library's modules. In Python it takes 2.6 us of a training step of one row, here 0.6 (2-vCPU Zen 4).
+# Part of _core.pyx: a look at a library's modules. 0.9 to 1.5 us warm, where Python took 1.2 to 1.7 and asked for fewer options; an
+# inference of one row takes 0.94 of the time it took with that (LSTM, I=H=64, 2-vCPU Zen 4).
 
 
 cdef class Usual:
